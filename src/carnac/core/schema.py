@@ -1,0 +1,127 @@
+"""The columns of every table on disk: the contract between stages, which never import one another.
+
+`documents/`, `signals/` and `masks/<pass>/` have the same parts, the same rows in the same order; `id` is repeated and
+readers assert it. Lists named `block_*` and `keep_block` are as long as the document's block lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from carnac.core.document import Document, ImageNode
+
+IMAGE_NODE = pa.struct(
+    [
+        ("alt", pa.string()),
+        ("caption", pa.string()),
+        ("declared_width", pa.int32()),
+        ("declared_height", pa.int32()),
+        ("source_attribute", pa.string()),
+    ]
+)
+
+DOCUMENTS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("url", pa.string()),
+        ("warc_file", pa.string()),
+        ("warc_offset", pa.int64()),
+        ("fetched_at", pa.string()),
+        ("title", pa.string()),
+        ("language", pa.string()),
+        ("language_score", pa.float32()),
+        ("texts", pa.list_(pa.string())),
+        ("images", pa.list_(pa.string())),
+        ("kinds", pa.list_(pa.string())),
+        ("image_nodes", pa.list_(IMAGE_NODE)),
+    ]
+)
+
+# One row per image URL with its final state. `status` is "kept" or "dropped"; `reason` says why it was dropped.
+# `source` is "warc" or "http". The bytes of a kept image are `length` bytes at `offset` of `packs/<pack>`.
+IMAGES = pa.schema(
+    [
+        ("url", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("source", pa.string()),
+        ("sha256", pa.string()),
+        ("media_type", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("pack", pa.string()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),
+    ]
+)
+
+# `reason` and `block_reason` index the list of names in the part's footer (`carnac.reasons`); null where kept.
+MASKS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("keep", pa.bool_()),
+        ("reason", pa.int16()),
+        ("keep_block", pa.list_(pa.bool_())),
+        ("block_reason", pa.list_(pa.int16())),
+    ]
+)
+
+# A duplicate found: `id` at (`unit`, `row`) equals `root` under `kind` ("url" or "text"); `key` is what they share.
+REPEATS = pa.schema(
+    [
+        ("kind", pa.string()),
+        ("key", pa.string()),
+        ("id", pa.string()),
+        ("unit", pa.string()),
+        ("row", pa.int64()),
+        ("root", pa.string()),
+    ]
+)
+
+SAMPLE_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+SAMPLES = pa.schema(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("texts", pa.list_(pa.string())),
+        ("images", pa.list_(SAMPLE_IMAGE)),
+        ("roles", pa.list_(pa.string())),
+        ("metadata", pa.string()),
+    ]
+)
+
+
+def document_to_row(document: Document) -> dict[str, Any]:
+    """Return `document` as a row of `DOCUMENTS`."""
+    return {
+        "id": document.id,
+        "url": document.url,
+        "warc_file": document.warc_file,
+        "warc_offset": document.warc_offset,
+        "fetched_at": document.fetched_at,
+        "title": document.title,
+        "language": document.language,
+        "language_score": document.language_score,
+        "texts": list(document.texts),
+        "images": list(document.images),
+        "kinds": list(document.kinds),
+        "image_nodes": [
+            None if node is None else {name: getattr(node, name) for name in ImageNode.__slots__}
+            for node in document.image_nodes
+        ],
+    }
+
+
+def document_from_row(row: Mapping[str, Any]) -> Document:
+    """Return the document of a row of `DOCUMENTS`."""
+    return Document(
+        **{name: row[name] for name in DOCUMENTS.names if name not in ("texts", "images", "kinds", "image_nodes")},
+        texts=tuple(row["texts"]),
+        images=tuple(row["images"]),
+        kinds=tuple(row["kinds"]),
+        image_nodes=tuple(None if node is None else ImageNode(**node) for node in row["image_nodes"]),
+    )

@@ -1,0 +1,7 @@
+"""What all tests share."""
+
+from hypothesis import settings
+
+# Hypothesis's default deadline of 200 ms is an absolute time: on a busy machine it fails what is right.
+settings.register_profile("carnac", deadline=None)
+settings.load_profile("carnac")
