@@ -1,0 +1,93 @@
+"""The unit of work: one input slice -> one output file.
+
+A job computes a pure list of units from its inputs and settings; the engine does those whose output is missing. A key
+is sha256 over (stage, version, output-affecting settings, input digests), so a changed setting or input gives a new
+file name and nothing else has to be remembered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from carnac.core.errors import InputError
+
+if TYPE_CHECKING:
+    from carnac.engine.part import Part
+
+KEY_CHARACTERS = 16  # of the 64 hex digits, in file names: 64 bits, no collision among the units of a folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """One slice of a stage's work. `task` is what the work function needs; it must bear a trip to another process."""
+
+    name: str
+    key: str
+    task: Any
+
+    def __post_init__(self) -> None:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+", self.name), f"unit name {self.name!r} does not fit a file name"
+
+    @property
+    def file_name(self) -> str:
+        """Name of the part that this unit commits."""
+        return f"{self.name}-{self.key[:KEY_CHARACTERS]}.parquet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What all units of a folder share.
+
+    `version` is raised by hand when the output of `work` changes. `work(unit, part)` is a module-level function that
+    writes rows of `schema` to the part, in a worker process; None where the job does its units itself (training).
+    `rows_per_group` bounds the rows held in memory.
+    """
+
+    name: str
+    version: int
+    schema: pa.Schema
+    work: Callable[[Unit, Part], None] | None
+    rows_per_group: int = 1000
+
+    def unit(self, name: str, task: Any, *, settings: Mapping[str, Any], inputs: Sequence[str]) -> Unit:
+        """Return the unit `name` with its key. `settings` are those that change the output, `inputs` are digests."""
+        identity = {
+            "stage": self.name,
+            "version": self.version,
+            "settings": settings,
+            "inputs": list(inputs),
+            "unit": name,
+        }
+        return Unit(name=name, key=digest_of(identity), task=task)
+
+
+def digest_of(value: Any) -> str:
+    """Return the sha256 (hex) of a JSON-able value in canonical form."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def outside_digest(path: Path) -> str:
+    """Return the digest of a file that carnac did not write: its name, size and modification time, not its content.
+
+    Raises InputError when the file cannot be seen.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Wanted an input file; check the path.") from None
+    return digest_of({"name": path.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns})
+
+
+def unit_name(index: int, path: Path) -> str:
+    """Return a readable unit name for the `index`-th input file: its number and its stem, made safe for file names."""
+    stem = re.sub(r"\.(warc|parquet|gz|zst)$", "", re.sub(r"\.(gz|zst)$", "", path.name))
+    return f"{index:05d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', stem)[:80]}"
