@@ -1,0 +1,1 @@
+"""Recipes: TOML in, frozen settings out, every mistake at once."""
