@@ -1,0 +1,1 @@
+"""Web pages -> documents: text blocks and images in reading order."""

@@ -1,0 +1,18 @@
+"""What a recipe may set about the extraction of pages."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from carnac.recipe.settings import Settings
+
+
+class ExtractSettings(Settings):
+    """How pages become documents."""
+
+    max_page_bytes: int = Field(
+        default=10_000_000, gt=0, description="Pages of more bytes, decompressed, are refused as `page_too_large`."
+    )
+    language_characters: int = Field(
+        default=2000, gt=0, description="How many characters of a document's text the language is told from."
+    )
