@@ -1,0 +1,1 @@
+"""Shards to a plan, plan to packed batches."""

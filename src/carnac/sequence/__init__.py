@@ -1,0 +1,1 @@
+"""Samples to ids, labels, image slots and pixels, and back to text."""

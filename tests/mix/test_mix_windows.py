@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from carnac.core.errors import InputError
+from carnac.mix.windows import cut_windows
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> tuple[int, list[tuple[int, int]]]:
+    """A length and image slots: texts of 0 to 12 positions between images of 1 to 6."""
+    slots = []
+    length = 1
+    for gap, tokens in draw(st.lists(st.tuples(st.integers(0, 12), st.integers(1, 6)), max_size=12)):
+        slots.append((length + gap, tokens))
+        length += gap + tokens
+    return length + draw(st.integers(0, 30)), slots
+
+
+@settings(deadline=None)
+@given(layout=layouts(), max_tokens=st.integers(6, 40), max_images=st.integers(1, 4))
+def test_every_position_is_in_one_window_and_no_image_is_split(
+    layout: tuple[int, list[tuple[int, int]]], max_tokens: int, max_images: int
+) -> None:
+    length, slots = layout
+    windows = cut_windows(length, slots, max_tokens, max_images)
+    assert [position for start, stop, _ in windows for position in range(start, stop)] == list(range(length))
+    assert sum(images for _, _, images in windows) == len(slots)
+    for start, stop, images in windows:
+        assert 0 < stop - start <= max_tokens
+        inside = [slot for slot in slots if start <= slot[0] < stop]
+        assert images == len(inside) <= max_images
+        assert all(begin + tokens <= stop for begin, tokens in inside)
+
+
+@settings(deadline=None)
+@given(length=st.integers(2, 200), max_tokens=st.integers(3, 40))
+def test_no_position_of_a_text_is_left_alone(length: int, max_tokens: int) -> None:
+    windows = cut_windows(length, [], max_tokens, 1)
+    assert all(stop - start > 1 for start, stop, _ in windows)
+    assert len(windows) == -(-length // max_tokens)
+
+
+def test_windows_are_as_long_as_they_can_be() -> None:
+    assert cut_windows(25, [], 10, 1) == [(0, 10, 0), (10, 20, 0), (20, 25, 0)]
+    assert cut_windows(0, [], 10, 1) == []
+
+
+def test_an_image_moves_whole_to_the_next_window() -> None:
+    assert cut_windows(20, [(8, 4)], 10, 1) == [(0, 8, 0), (8, 18, 1), (18, 20, 0)]
+
+
+def test_the_image_budget_cuts_before_the_image_too_many() -> None:
+    assert cut_windows(20, [(1, 2), (5, 2), (9, 2)], 100, 2) == [(0, 9, 2), (9, 20, 1)]
+
+
+def test_a_single_position_gets_company() -> None:
+    assert cut_windows(11, [], 10, 1) == [(0, 9, 0), (9, 11, 0)]
+    assert cut_windows(11, [(7, 3)], 10, 1) == [(0, 7, 0), (7, 11, 1)]
+    assert cut_windows(12, [(1, 10)], 10, 1) == [(0, 1, 0), (1, 11, 1), (11, 12, 0)]  # the image fills its window
+
+
+def test_an_image_over_the_budget_is_an_error_that_says_what_to_change() -> None:
+    with pytest.raises(InputError, match=r"an image fills 11 tokens but a row only holds 10\. Raise row_tokens"):
+        cut_windows(20, [(1, 11)], 10, 1)
+    with pytest.raises(InputError, match="row_images is 0"):
+        cut_windows(20, [(1, 2)], 10, 0)
