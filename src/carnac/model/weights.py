@@ -1,0 +1,135 @@
+"""Models to and from a folder: `config.json` (what to build) and `model.safetensors` (the weights).
+
+Nothing is unpickled. Each file is written beside its place and renamed, the weights first, so that a folder with a new
+`config.json` has its weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from carnac.core.errors import InputError
+from carnac.model.autoregressive import AutoregressiveModel
+from carnac.model.language import language_from_config
+from carnac.model.settings import ModelSettings
+from carnac.model.towers import make_config, own_fields, stored_fields
+from carnac.model.vision import vision_from_config
+
+FORMAT = "carnac-model-1"
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+def save_model(model: AutoregressiveModel, folder: Path) -> None:
+    """Write `model` into `folder`, which is made where missing; other files there are left alone."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in stored_tensors(model).items()}
+    config = {
+        "format": FORMAT,
+        "settings": model.settings.model_dump(mode="json"),
+        "vision": {"model_type": model.vision.config.model_type, **stored_fields(model.vision.config)},
+        "language": {"model_type": model.language.config.model_type, **stored_fields(model.language.config)},
+        "tokens_per_image": model.tokens_per_image,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    text = json.dumps(config, indent=2) + "\n"
+    _write_whole(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    _write_whole(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def load_model(folder: Path) -> AutoregressiveModel:
+    """Return the model of a folder, ready for generation; raise InputError naming the file that is missing or wrong."""
+    config = _read_config(folder / CONFIG_FILE)
+    try:
+        settings = ModelSettings.model_validate_json(json.dumps(config["settings"]))
+        # The weights are overwritten below; the caller's random state is not to move.
+        with torch.random.fork_rng(devices=[]):
+            vision = vision_from_config(_configuration(config["vision"]))
+            language = language_from_config(_configuration(config["language"]))
+            model = AutoregressiveModel(settings, vision, language)
+    except (KeyError, ValueError, TypeError, InputError) as error:
+        detail = " ".join(str(error).split())
+        raise InputError(f"{folder / CONFIG_FILE}: not a model that carnac can build: {detail}") from error
+    load_weights(model, folder)
+    return model.eval()
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Copy the weights of `folder` into `model`; raise InputError unless names and shapes are exactly the model's."""
+    path = folder / WEIGHTS_FILE
+    found = _read_tensors(path)
+    wanted = stored_tensors(model)
+    missing, unknown = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    if missing or unknown:
+        example = (missing or unknown)[0]
+        raise InputError(
+            f"{path}: weights of another model: {len(missing)} missing, {len(unknown)} unknown, first {example}"
+        )
+    for name, tensor in wanted.items():
+        if found[name].shape != tensor.shape:
+            got, want = tuple(found[name].shape), tuple(tensor.shape)
+            raise InputError(f"{path}: weights of another model: {name} has shape {got}, wanted {want}")
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            tensor.copy_(found[name])
+
+
+def stored_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return parameters and persistent buffers by name, each once: tied weights go by their first name."""
+    twice = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    twice -= {name for name, _ in model.named_parameters()}
+    return {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in twice}
+
+
+def _configuration(fields: dict[str, Any]) -> Any:
+    model_type = fields.pop("model_type")
+    unknown = sorted(fields.keys() - own_fields(model_type))
+    if unknown:
+        raise ValueError(f"{model_type} has no field {unknown[0]!r}")
+    return make_config(model_type, fields)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); is {path.parent} a carnac model?") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        got = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise InputError(f"{path}: not a carnac model: format is {got!r}, wanted {FORMAT!r}")
+    return config
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise InputError(f"{path}: missing; the folder of a model holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: damaged or not a safetensors file ({error})") from error
+    return tensors
+
+
+def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(partial)
+        with partial.open("rb") as handle:
+            os.fsync(handle.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Batches and a model -> checkpoints, metrics, a loss curve. Knows no model by name: it is handed one."""

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model_builder import IMAGE_TOKENS, VOCABULARY, Rows, make_batch, make_model
+
+from carnac.core.batch import Batch
+from carnac.core.errors import InputError
+from carnac.model.autoregressive import AutoregressiveModel
+from carnac.model.language import Vocabulary, build_language
+from carnac.model.settings import TowerSettings
+from carnac.model.tensors import image_places, to_tensors
+
+ROWS: Rows = [[(23, 2), (9, 0), (31, 3)], [(40, 1), (12, 1)], [(18, 0)]]
+
+
+@pytest.fixture(scope="module", params=["llama", "mistral"])
+def model(request: pytest.FixtureRequest) -> AutoregressiveModel:
+    # Mistral's window is shorter than each of the longer pieces and than every row.
+    return make_model("mistral", sliding_window=7) if request.param == "mistral" else make_model()
+
+
+def logits(model: AutoregressiveModel, batch: Batch) -> npt.NDArray[np.float32]:
+    with torch.no_grad():
+        return model(to_tensors(batch, model.tokens_per_image, model.device)).numpy()  # type: ignore[no-any-return]
+
+
+def take_piece(batch: Batch, number: int) -> Batch:
+    """Return piece `number` of `batch` alone in a row of its own."""
+    row, columns = (index[0] if axis == 0 else index for axis, index in enumerate(np.nonzero(batch.segment == number)))
+    first = columns[0]
+    where = np.s_[row : row + 1, first : columns[-1] + 1]
+    images = (batch.image_slots[:, 0] == row) & np.isin(batch.image_slots[:, 1], columns)
+    return dataclasses.replace(
+        batch,
+        input_ids=batch.input_ids[where],
+        labels=batch.labels[where],
+        positions=batch.positions[where],
+        segment=np.zeros_like(batch.segment[where]),
+        image_of_token=batch.image_of_token[where],
+        image_slots=batch.image_slots[images] - np.array([row, first, 0]),
+        pixels=batch.pixels[images],
+        provenance=(batch.provenance[number],),
+    )
+
+
+def compare_pieces(model: AutoregressiveModel, batch: Batch) -> float:
+    packed, worst = logits(model, batch), 0.0
+    for number in range(len(batch.provenance)):
+        alone = logits(model, take_piece(batch, number))[0]
+        worst = max(worst, float(np.abs(packed[batch.segment == number] - alone).max()))
+    return worst
+
+
+def test_packed_equals_separate(model: AutoregressiveModel) -> None:
+    assert compare_pieces(model, make_batch(ROWS)) <= 1e-5
+
+
+@given(
+    st.lists(
+        st.lists(st.integers(0, 2).flatmap(lambda n: st.tuples(st.integers(2 + 8 * n, 30), st.just(n))), min_size=1),
+        min_size=1,
+        max_size=3,
+    ),
+    st.integers(0, 9),
+)
+@settings(max_examples=15, deadline=None)
+def test_packed_equals_separate_for_any_layout(rows: Rows, seed: int) -> None:
+    assert compare_pieces(MISTRAL, make_batch([row[:6] for row in rows], seed=seed)) <= 1e-5
+
+
+MISTRAL = make_model("mistral", sliding_window=7)
+
+
+def test_a_wrong_mask_would_be_seen(model: AutoregressiveModel) -> None:
+    batch = make_batch(ROWS)
+    through = dataclasses.replace(batch, positions=np.arange(batch.positions.shape[1])[None].repeat(3, axis=0))
+    assert np.abs(logits(model, through) - logits(model, batch)).max() > 1e-2
+
+
+def test_changing_a_piece_changes_no_other_by_a_bit(model: AutoregressiveModel) -> None:
+    batch = make_batch(ROWS)
+    ids, pixels = batch.input_ids.copy(), batch.pixels.copy()
+    changed = batch.segment == 0
+    ids[changed & (ids != 2)] = 5
+    pixels[:2] += 1.0
+    other = dataclasses.replace(batch, input_ids=ids, pixels=pixels)
+    before, after = logits(model, batch), logits(model, other)
+    assert (before[~changed] == after[~changed]).all()
+    assert (before[changed] != after[changed]).any()
+
+
+def test_changing_an_image_changes_no_earlier_token(model: AutoregressiveModel) -> None:
+    batch = make_batch(ROWS)
+    pixels = batch.pixels.copy()
+    pixels[1] += 1.0
+    row, first, _ = batch.image_slots[1]
+    before, after = logits(model, batch), logits(model, dataclasses.replace(batch, pixels=pixels))
+    assert (before[row, :first] == after[row, :first]).all()
+    assert (before[row, first + IMAGE_TOKENS] != after[row, first + IMAGE_TOKENS]).any()
+
+
+def test_image_tokens_go_to_their_slots_whatever_their_ids(model: AutoregressiveModel) -> None:
+    batch = make_batch(ROWS)
+    ids = np.where(batch.input_ids == 2, 3, batch.input_ids)
+    assert (logits(model, batch) == logits(model, dataclasses.replace(batch, input_ids=ids))).all()
+
+
+def test_places_count_along_the_rows() -> None:
+    slots = np.array([[0, 1, 2], [2, 3, 2]])
+    assert image_places(slots, 2, 10).tolist() == [[1, 2], [23, 24]]
+    with pytest.raises(AssertionError, match="the model makes 4"):
+        image_places(slots, 4, 10)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "words"),
+    [
+        (
+            "opt",
+            {"hidden_size": 32, "ffn_dim": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
+            "cannot be packed",
+        ),
+        ("llama", {"hidden_size": 32, "hidden_act": "gule"}, "cannot build this llama"),
+    ],
+)
+def test_models_that_leak_or_cannot_be_built_are_refused(kind: str, fields: dict[str, int | str], words: str) -> None:
+    tower = TowerSettings.model_validate({"type": kind, "config": {"num_hidden_layers": 1, **fields}})
+    with pytest.raises(InputError, match=words):
+        build_language(tower, Vocabulary(size=VOCABULARY, pad_id=0))
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "gpt2", "granite", "cohere"])
+def test_other_attention_families_pass_the_proof(kind: str) -> None:
+    sizes: dict[str, int | float | bool | str] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {"num_key_value_heads": 2} if kind == "qwen2" else {}
+    if kind == "gpt2":
+        sizes = {"n_embd": 32, "n_layer": 1, "n_head": 2}
+    vocabulary = Vocabulary(size=VOCABULARY, pad_id=0, bos_id=1, eos_id=1)
+    assert build_language(TowerSettings(type=kind, config=sizes), vocabulary).config.model_type == kind
