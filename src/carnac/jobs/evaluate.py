@@ -1,0 +1,145 @@
+"""A model and held-out shards to losses with the right images, with other ones, with none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import Field
+
+from carnac.core.batch import Batch
+from carnac.engine.aligned import read_rows
+from carnac.engine.manifest import Manifest, read_manifest
+from carnac.engine.part import Part, write_file
+from carnac.engine.run import Runner
+from carnac.engine.unit import Stage, Unit
+from carnac.evaluate.grounding import DocumentLosses, HeldOut, Pixels, score_documents, summarise
+from carnac.evaluate.settings import GroundingSettings
+from carnac.jobs.models import OpenModel, open_model
+from carnac.jobs.recipes import keep_recipe
+from carnac.mix.assemble import batch_of_samples
+from carnac.recipe.settings import ModelFolder, Recipe, ShardsFolder, Writes
+from carnac.sequence.layout import sample_from_row
+from carnac.sequence.pixels import grey_pixels
+
+EVALUATION = pa.schema(
+    [
+        ("id", pa.string()),
+        ("images", pa.int32()),
+        ("tokens", pa.int64()),
+        ("right", pa.float64()),
+        ("shuffled", pa.float64()),
+        ("none", pa.float64()),
+        ("all_tokens", pa.int64()),
+        ("all_loss", pa.float64()),
+    ]
+)
+MAX_POOL = 512  # images to draw other images from: 57 MB at 96 px
+
+
+class EvaluateRecipe(Recipe):
+    """Settings of the job `evaluate`."""
+
+    job: Literal["evaluate"] = Field(description="the job that this recipe describes")
+    model: ModelFolder = Field(description="folder of the model")
+    shards: ShardsFolder = Field(description="folder of held-out shards")
+    output: Annotated[Path, Writes("evaluation")] = Field(description="folder for the losses and evaluation.json")
+    grounding: GroundingSettings = Field(default=GroundingSettings(), description="how the images are exchanged")
+
+
+RECIPE = EvaluateRecipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateTask:
+    """What a worker needs."""
+
+    recipe: EvaluateRecipe
+
+
+def run(recipe: EvaluateRecipe, runner: Runner) -> None:
+    """Write a row per held-out document with an image, and `evaluation.json`."""
+    model = read_manifest(recipe.model, "model")
+    shards = read_manifest(recipe.shards, "shards")
+    settings = {"grounding": recipe.grounding.model_dump(mode="json"), "limit": recipe.limit}
+    inputs = [model.digest, shards.digest]
+    unit = STAGE.unit("grounding", EvaluateTask(recipe=recipe), settings=settings, inputs=inputs)
+    entries = runner.do(STAGE, [unit], recipe.output)
+    manifest = runner.publish(STAGE, recipe.output, entries, settings, {"model": str(recipe.model)})
+    if runner.dry_run:
+        return
+    summary = summary_of(manifest, recipe.grounding)
+    write_file(recipe.output / "evaluation.json", (json.dumps(summary, indent=1) + "\n").encode())
+    keep_recipe(recipe, recipe.output)
+    runner.reporter.say(summary["verdict"])
+
+
+def summary_of(manifest: Manifest, settings: GroundingSettings) -> dict[str, Any]:
+    """Return the content of `evaluation.json` from the rows of all documents."""
+    documents = [_losses(row) for entry in manifest.parts for row in read_rows(entry.path)]
+    found = summarise(documents, settings)
+    if found is None:
+        number = sum(document.tokens > 0 for document in documents)
+        sentence = f"Not measured: {number} held-out documents with text after an image; the interval needs two."
+        return {"documents": number, "losses": None, "verdict": sentence}
+    return {**asdict(found), "verdict": found.verdict()}
+
+
+def evaluate_unit(unit: Unit, part: Part) -> None:
+    """Score every held-out document that has an image."""
+    import torch
+
+    recipe: EvaluateRecipe = unit.task.recipe
+    opened = open_model(recipe.model)
+
+    def score(batch: Batch) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            _, per_token = opened.model.loss(batch, batch.label_tokens)
+        return per_token.numpy(force=True)
+
+    pool: list[tuple[str, Pixels]] = []
+    for document in _held_out(recipe, opened):
+        pool += [(document.id, pixels) for pixels in document.batch.pixels]
+        if len(pool) >= MAX_POOL:
+            break
+    if len({owner for owner, _ in pool}) < 2:
+        part.count("too_few_documents_with_images")
+        return
+    grey = grey_pixels(opened.inputs.pictures)
+    for losses in score_documents(_held_out(recipe, opened), pool, grey, score, recipe.grounding.seed):
+        part.count("documents")
+        sums = {str(name): loss for name, loss in losses.losses.items()}
+        counts = {"images": losses.images, "tokens": losses.tokens, "all_tokens": losses.all_tokens}
+        part.write({"id": losses.id, "all_loss": losses.all_loss, **sums, **counts})
+
+
+def _held_out(recipe: EvaluateRecipe, opened: OpenModel) -> Iterator[HeldOut]:
+    number = 0
+    for entry in read_manifest(recipe.shards, "shards").parts:
+        for row in read_rows(entry.path):
+            if recipe.limit is not None and number >= recipe.limit:
+                return
+            number += 1
+            sample = sample_from_row(row)
+            batch = batch_of_samples([sample], opened.tokenizer, opened.inputs.pictures, opened.inputs.row_tokens)
+            yield HeldOut(id=sample.id, batch=batch)
+
+
+def _losses(row: dict[str, Any]) -> DocumentLosses:
+    return DocumentLosses(
+        id=row["id"],
+        images=row["images"],
+        tokens=row["tokens"],
+        losses={"right": row["right"], "shuffled": row["shuffled"], "none": row["none"]},
+        all_tokens=row["all_tokens"],
+        all_loss=row["all_loss"],
+    )
+
+
+STAGE = Stage(name="evaluation", version=1, schema=EVALUATION, work=evaluate_unit)

@@ -1,0 +1,176 @@
+"""Image URLs of documents to packs: first from the crawl's own records, the rest over HTTP if the recipe says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from carnac.archive.records import Damage, read_responses
+from carnac.core.errors import RecordError
+from carnac.core.schema import IMAGES
+from carnac.engine.aligned import read_aligned, read_rows
+from carnac.engine.manifest import Manifest, read_manifest
+from carnac.engine.part import Part
+from carnac.engine.run import Runner
+from carnac.engine.unit import Stage, Unit, outside_digest, unit_name
+from carnac.images.fetch import fetch_images
+from carnac.images.inspect import inspect_image
+from carnac.images.pack import PackWriter
+from carnac.images.settings import FetchSettings, ImageSettings
+from carnac.jobs.recipes import keep_recipe
+from carnac.recipe.settings import DocumentsFolder, Reads, Recipe, Writes
+
+FETCH_CHUNK = 256  # URLs fetched before their rows are written in the order of the list: results arrive in any order
+
+
+class ImagesRecipe(Recipe):
+    """Settings of the job `images`."""
+
+    job: Literal["images"] = Field(description="the job that this recipe describes")
+    documents: DocumentsFolder = Field(description="folder of the documents whose images are wanted")
+    masks: Annotated[Path | None, Reads("masks")] = Field(
+        default=None, description="folder of a pass's masks: only images that it keeps are wanted"
+    )
+    output: Annotated[Path, Writes("images")] = Field(description="folder for the table of images and their packs")
+    fetch: bool = Field(default=False, description="fetch over HTTP what the archives do not hold")
+    inspect: ImageSettings = Field(default=ImageSettings(), description="which images are taken")
+    http: FetchSettings = Field(default=FetchSettings(), description="how images are fetched")
+
+
+RECIPE = ImagesRecipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagesTask:
+    """What a worker needs for one archive, or (`warc` is None) for the URLs that no part of `found` settles."""
+
+    warc: Path | None
+    documents: Path
+    masks: Path | None
+    found: tuple[Path, ...]
+    recipe: ImagesRecipe
+
+
+def run(recipe: ImagesRecipe, runner: Runner) -> None:
+    """Write `images/`: one row per wanted URL with its final state, bytes in `packs/`."""
+    documents = read_manifest(recipe.documents, "documents")
+    masks = None if recipe.masks is None else read_manifest(recipe.masks, "masks")
+    wanted = [documents.digest, *([] if masks is None else [masks.digest])]
+    settings: dict[str, Any] = {"inspect": recipe.inspect.model_dump(mode="json"), "limit": recipe.limit}
+
+    def unit(name: str, warc: Path | None, found: tuple[Path, ...], extra: dict[str, Any], inputs: list[str]) -> Unit:
+        task = ImagesTask(warc=warc, documents=recipe.documents, masks=recipe.masks, found=found, recipe=recipe)
+        return STAGE.unit(name, task, settings={**settings, **extra}, inputs=[*wanted, *inputs])
+
+    archives = []
+    for index, warc in enumerate(Path(name) for name in documents.inputs["warcs"]):
+        archives.append(unit(unit_name(index, warc), warc, (), {}, [outside_digest(warc)]))
+    entries = runner.do(STAGE, archives, recipe.output)
+    http = {"http": recipe.http.model_dump(mode="json")} if recipe.fetch else {}
+    rest = unit("rest", None, tuple(entry.path for entry in entries), http, [entry.digest for entry in entries])
+    entries += runner.do(STAGE, [rest], recipe.output)
+    shown = {**settings, "fetch": recipe.fetch, **http}
+    runner.publish(STAGE, recipe.output, entries, shown, {"documents": str(recipe.documents)})
+    if not runner.dry_run:
+        keep_recipe(recipe, recipe.output)
+
+
+def take_images(unit: Unit, part: Part) -> None:
+    """Write the images of one unit: those of one archive, or the rest."""
+    task: ImagesTask = unit.task
+    urls = wanted_urls(task)
+    with PackWriter(part.beside(task.recipe.output / "packs", ".tar")) as pack:
+        keep = _Keeper(part, pack, f"{unit.name}-{unit.key[:16]}.tar", task.recipe.inspect)
+        if task.warc is not None:
+            _take_from_archive(task.warc, urls, keep, part)
+            return
+        for found in task.found:
+            for row in read_rows(found, ["url"]):
+                urls.pop(row["url"], None)
+        left = list(urls)
+        if not task.recipe.fetch:
+            for url in left:
+                keep.drop(url, None, "not_in_archive")
+            return
+        for start in range(0, len(left), FETCH_CHUNK):
+            chunk = left[start : start + FETCH_CHUNK]
+            fetched = {
+                got.url: got for got in fetch_images(chunk, task.recipe.http, task.recipe.inspect.max_image_bytes)
+            }
+            for url in chunk:
+                got = fetched[url]
+                if got.payload is None:
+                    keep.drop(url, "http", got.reason or "connection_failed")
+                else:
+                    keep.take(url, "http", got.payload)
+
+
+def wanted_urls(task: ImagesTask) -> dict[str, None]:
+    """Return the image URLs of documents (kept ones, if there are masks), each once, in order of first appearance."""
+    documents = read_manifest(task.documents, "documents")
+    masks = None if task.masks is None else read_manifest(task.masks, "masks")
+    urls = dict.fromkeys(url for entry in documents.parts for url in _urls_of(entry.path, masks, entry.unit))
+    return dict.fromkeys(list(urls)[: task.recipe.limit])
+
+
+def _urls_of(documents: Path, masks: Manifest | None, unit: str) -> Iterator[str]:
+    if masks is None:
+        for row in read_rows(documents, ["images"]):
+            yield from (url for url in row["images"] if url is not None)
+        return
+    for rows in read_aligned({"document": documents, "mask": masks.part(unit).path}):
+        if rows["mask"]["keep"]:
+            blocks = zip(rows["document"]["images"], rows["mask"]["keep_block"], strict=True)
+            yield from (url for url, keep in blocks if url is not None and keep)
+
+
+class _Keeper:
+    """Writes the row of each URL, and the bytes of those kept to the pack."""
+
+    def __init__(self, part: Part, pack: PackWriter, pack_name: str, settings: ImageSettings) -> None:
+        self._part, self._pack, self._pack_name, self.settings = part, pack, pack_name, settings
+
+    def take(self, url: str, source: str, payload: bytes) -> None:
+        """Keep an image, or drop it for what is wrong with its bytes."""
+        try:
+            facts = inspect_image(payload, self.settings)
+        except RecordError as error:
+            self.drop(url, source, error.reason)
+            return
+        offset, length = self._pack.add(facts.sha256, facts.media_type, payload)
+        place = {"pack": self._pack_name, "offset": offset, "length": length}
+        known = {"sha256": facts.sha256, "media_type": facts.media_type, "width": facts.width, "height": facts.height}
+        self._part.write({"url": url, "status": "kept", "source": source, **known, **place})
+        self._part.count("kept")
+
+    def drop(self, url: str, source: str | None, reason: str) -> None:
+        """Note that an image is not kept, and why."""
+        self._part.write({"url": url, "status": "dropped", "reason": reason, "source": source})
+        self._part.count(f"dropped.{reason}")
+
+
+def _take_from_archive(warc: Path, urls: dict[str, None], keep: _Keeper, part: Part) -> None:
+    settled: set[str] = set()
+    for record in read_responses(warc, max_payload_bytes=keep.settings.max_image_bytes):
+        if record.url in settled:
+            part.quarantine(f"{warc.name}@{record.offset}", "second_record_of_url", record.url or "")
+            continue
+        if record.url is None or record.url not in urls:
+            continue
+        if isinstance(record, Damage):
+            settled.add(record.url)
+            keep.drop(record.url, "warc", record.reason)
+            continue
+        if not 200 <= record.status < 300:
+            # A page requisite that failed in the crawl may still be had over HTTP: it stays wanted.
+            part.count("archived_failures")
+            continue
+        settled.add(record.url)
+        keep.take(record.url, "warc", record.payload)
+
+
+STAGE = Stage(name="images", version=1, schema=IMAGES, work=take_images)

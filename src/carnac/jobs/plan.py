@@ -1,0 +1,163 @@
+"""Shards to a plan: a tokenizer trained on their texts, their pieces, the rows of every batch. Used by `train`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from carnac.engine.aligned import read_rows
+from carnac.engine.manifest import Manifest, PartEntry
+from carnac.engine.part import Part
+from carnac.engine.run import Runner
+from carnac.engine.unit import KEY_CHARACTERS, Stage, Unit
+from carnac.mix.plan import PIECES, PLAN, describe_plan, make_plan, pieces_of_part
+from carnac.mix.settings import MixSettings
+from carnac.sequence.settings import PictureSettings, TokenizerSettings
+from carnac.sequence.tokenizer import load_tokenizer, train_tokenizer
+
+VOCABULARY = pa.schema([("id", pa.int32()), ("token", pa.string())])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSettings:
+    """What a plan depends on beside the shards."""
+
+    tokenizer: TokenizerSettings
+    pictures: PictureSettings
+    mix: MixSettings
+    num_batches: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizerTask:
+    """What a worker needs to train the tokenizer."""
+
+    shards: tuple[Path, ...]
+    folder: Path
+    settings: TokenizerSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PiecesTask:
+    """What a worker needs to cut one shard into pieces."""
+
+    shard: Path
+    shard_unit: str
+    source: str
+    tokenizer_file: Path
+    settings: PlanSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanTask:
+    """What a worker needs to pack all pieces."""
+
+    pieces: tuple[Path, ...]
+    settings: PlanSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A plan on disk."""
+
+    tokenizer_file: Path
+    rows: PartEntry
+    digest: str
+
+    def table(self) -> pa.Table:
+        """Read the packed rows."""
+        return pq.read_table(self.rows.path)
+
+
+def make_plan_folder(shards: Manifest, folder: Path, settings: PlanSettings, runner: Runner) -> Plan:
+    """Write `folder/tokenizer`, `folder/pieces` and `folder/rows`."""
+    paths = tuple(entry.path for entry in shards.parts)
+    names = {"shards": str(shards.folder)}
+    tokenizer_settings = settings.tokenizer.model_dump(mode="json")
+    task = TokenizerTask(shards=paths, folder=folder / "tokenizer", settings=settings.tokenizer)
+    unit = TOKENIZER.unit("tokenizer", task, settings=tokenizer_settings, inputs=[shards.digest])
+    trained = runner.do(TOKENIZER, [unit], folder / "tokenizer")
+    tokenizer_file = folder / "tokenizer" / f"{unit.name}-{unit.key[:KEY_CHARACTERS]}.json"
+    runner.publish(TOKENIZER, folder / "tokenizer", trained, tokenizer_settings, names)
+
+    cutting = {
+        "pictures": settings.pictures.model_dump(mode="json"),
+        "row_tokens": settings.mix.row_tokens,
+        "row_images": settings.mix.row_images,
+    }
+    units = [
+        PIECES_STAGE.unit(
+            entry.unit,
+            PiecesTask(
+                shard=entry.path,
+                shard_unit=entry.unit,
+                source=shards.settings["source"],
+                tokenizer_file=tokenizer_file,
+                settings=settings,
+            ),
+            settings=cutting,
+            inputs=[trained[0].digest, entry.digest],
+        )
+        for entry in shards.parts
+    ]
+    cut = runner.do(PIECES_STAGE, units, folder / "pieces")
+    pieces = runner.publish(PIECES_STAGE, folder / "pieces", cut, cutting, names)
+
+    packing = {"mix": settings.mix.model_dump(mode="json"), "num_batches": settings.num_batches}
+    packed = PLAN_STAGE.unit(
+        "rows",
+        PlanTask(pieces=tuple(entry.path for entry in cut), settings=settings),
+        settings=packing,
+        inputs=[pieces.digest],
+    )
+    rows = runner.do(PLAN_STAGE, [packed], folder / "rows")
+    manifest = runner.publish(PLAN_STAGE, folder / "rows", rows, packing, names)
+    return Plan(tokenizer_file=tokenizer_file, rows=rows[0], digest=manifest.digest)
+
+
+def train_tokenizer_unit(unit: Unit, part: Part) -> None:
+    """Train a tokenizer on all texts of the shards; its vocabulary becomes the rows of the part."""
+    task: TokenizerTask = unit.task
+    tokenizer = train_tokenizer(_texts(task.shards), task.settings)
+    part.beside(task.folder, ".json").write_text(tokenizer.to_str(pretty=True) + "\n", encoding="utf-8")
+    for token, number in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
+        part.write({"id": number, "token": token})
+
+
+def cut_pieces(unit: Unit, part: Part) -> None:
+    """Cut the samples of one shard into pieces."""
+    task: PiecesTask = unit.task
+    settings, tokenizer = task.settings, load_tokenizer(task.tokenizer_file)
+    rows = read_rows(task.shard)
+    found = pieces_of_part(rows, task.source, task.shard_unit, tokenizer, settings.pictures, settings.mix)
+    for number, error in found.lost:
+        part.quarantine(f"{task.shard_unit}@{number}", error.reason, error.detail)
+    part.count("without_labels", found.without_labels)
+    part.write_table(found.table)
+
+
+def pack_rows(unit: Unit, part: Part) -> None:
+    """Pack all pieces into the rows of all batches, and note what the plan holds."""
+    task: PlanTask = unit.task
+    pieces = pa.concat_tables([pq.read_table(path) for path in task.pieces]).replace_schema_metadata(None)
+    table = make_plan(pieces, task.settings.mix, task.settings.num_batches)
+    facts = describe_plan(table, task.settings.mix)
+    for name in ("pieces", "tokens", "label_tokens", "images", "epochs_begun"):
+        part.count(name, getattr(facts, name))
+    part.count("fill_per_mille", round(1000 * facts.fill))
+    part.write_table(table)
+
+
+def _texts(shards: tuple[Path, ...]) -> Iterator[str]:
+    for path in shards:
+        for row in read_rows(path, ["texts"]):
+            yield from (text for text in row["texts"] if text is not None)
+
+
+TOKENIZER = Stage(name="tokenizer", version=1, schema=VOCABULARY, work=train_tokenizer_unit)
+PIECES_STAGE = Stage(name="pieces", version=1, schema=PIECES, work=cut_pieces)
+PLAN_STAGE = Stage(name="plan", version=1, schema=PLAN, work=pack_rows, rows_per_group=10_000)

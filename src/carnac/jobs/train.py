@@ -1,0 +1,231 @@
+"""Shards to a model: tokenizer, plan, then the loop, from whichever checkpoint is there."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from carnac.core.batch import Batch
+from carnac.engine.manifest import Manifest, read_manifest
+from carnac.engine.part import Part
+from carnac.engine.progress import Task
+from carnac.engine.run import Runner
+from carnac.engine.unit import Stage, Unit
+from carnac.jobs.models import InputSettings, write_inputs
+from carnac.jobs.plan import Plan, PlanSettings, make_plan_folder
+from carnac.jobs.recipes import keep_recipe
+from carnac.mix.batches import BatchReader, read_ahead
+from carnac.mix.settings import MixSettings
+from carnac.model.settings import ModelSettings
+from carnac.recipe.settings import Recipe, ShardsFolder, Writes
+from carnac.recipe.source import Location
+from carnac.sequence.settings import PictureSettings, TokenizerSettings
+from carnac.sequence.tokenizer import load_tokenizer
+from carnac.train.metrics import MetricsFile, StepRecord, read_metrics, truncate_metrics
+from carnac.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from carnac.model.autoregressive import AutoregressiveModel
+    from carnac.train.checkpoint import Parts
+    from carnac.train.loop import Losses
+
+# One row per step: what must be equal in a run that was killed and resumed. The last row names the weights.
+MODEL = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("loss", pa.float64()),
+        ("learning_rate", pa.float64()),
+        ("gradient_norm", pa.float64()),
+        ("label_tokens", pa.int64()),
+        ("tokens", pa.int64()),
+        ("images", pa.int64()),
+        ("pieces", pa.int64()),
+        ("weights_sha256", pa.string()),
+    ]
+)
+
+
+class TrainRecipe(Recipe):
+    """Settings of the job `train`."""
+
+    job: Literal["train"] = Field(description="the job that this recipe describes")
+    shards: ShardsFolder = Field(description="folder of the training shards")
+    plan: Annotated[Path, Writes("plan")] = Field(description="folder for the tokenizer, the pieces and the plan")
+    output: Annotated[Path, Writes("model")] = Field(description="folder for the model, its metrics and checkpoints")
+    tokenizer: TokenizerSettings = Field(
+        default=TokenizerSettings(), description="the tokenizer, trained on the shards"
+    )
+    pictures: PictureSettings = Field(default=PictureSettings(), description="what the vision tower is shown")
+    mix: MixSettings = Field(default=MixSettings(), description="rows and batches")
+    model: ModelSettings = Field(description="the model")
+    training: TrainSettings = Field(description="the training run")
+
+
+RECIPE = TrainRecipe
+
+
+def check(recipe: TrainRecipe) -> list[tuple[Location, str]]:
+    """Return what only transformers' own configurations can tell, and what does not fit between the tables."""
+    from carnac.model.towers import check_towers
+
+    mistakes: list[tuple[Location, str]] = [
+        (("model", *place), sentence) for place, sentence in check_towers(recipe.model, recipe.pictures.size_px)
+    ]
+    patch = recipe.model.vision.config.get("patch_size")
+    if patch is not None and patch != recipe.pictures.patch_px:
+        message = (
+            f"the tower's patch_size is {patch}, but pictures.patch_px is {recipe.pictures.patch_px}; make them equal."
+        )
+        mistakes.append((("model", "vision", "config", "patch_size"), message))
+    longest = recipe.model.language.config.get("max_position_embeddings")
+    if isinstance(longest, int) and longest < recipe.mix.row_tokens:
+        message = f"{longest} positions, but a row has {recipe.mix.row_tokens} (mix.row_tokens); wanted as many."
+        mistakes.append((("model", "language", "config", "max_position_embeddings"), message))
+    return mistakes
+
+
+def run(recipe: TrainRecipe, runner: Runner) -> None:
+    """Write the plan, then the model."""
+    shards = read_manifest(recipe.shards, "shards")
+    training = recipe.training.model_copy(update={"steps": min(recipe.training.steps, recipe.limit or 2**62)})
+    inputs = InputSettings(pictures=recipe.pictures, row_tokens=recipe.mix.row_tokens)
+    settings = PlanSettings(
+        tokenizer=recipe.tokenizer, pictures=recipe.pictures, mix=recipe.mix, num_batches=training.steps
+    )
+    plan = make_plan_folder(shards, recipe.plan, settings, runner)
+    affecting = {
+        "model": recipe.model.model_dump(mode="json"),
+        # Where checkpoints fall changes no weight.
+        "training": training.model_dump(mode="json", exclude={"checkpoints"}),
+        "inputs": inputs.model_dump(mode="json"),
+    }
+    unit = STAGE.unit("training", None, settings=affecting, inputs=[plan.digest, shards.digest])
+    if runner.dry_run:
+        runner.do(STAGE, [unit], recipe.output)
+    runner.prepare(recipe.output)
+    if not (recipe.output / unit.file_name).is_file():
+        _Training(recipe, training, plan, shards, runner).run(unit, inputs)
+    entries = runner.do(STAGE, [unit], recipe.output)
+    runner.publish(STAGE, recipe.output, entries, affecting, {"shards": str(recipe.shards)})
+    keep_recipe(recipe, recipe.output)
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Writes metrics and checkpoints, and moves the bar."""
+
+    metrics: MetricsFile
+    parts: Parts
+    task: Task
+    folder: Path
+    key: str
+    keep_last: int
+    rate: float = 0.0
+
+    def on_step(self, record: StepRecord, batch: Batch, per_token: Losses) -> None:  # noqa: ARG002 -- the loop's protocol
+        self.metrics.append(record)
+        self.rate = record.learning_rate
+        speed = record.tokens / max(record.seconds, 1e-9)
+        self.task.advance(note=f"loss {record.loss:.3f}  {speed:,.0f} tokens/s")
+
+    def save(self, next_step: int) -> None:
+        from carnac.train.checkpoint import write_checkpoint
+
+        write_checkpoint(
+            self.folder, self.parts, next_step, key=self.key, learning_rate=self.rate, keep_last=self.keep_last
+        )
+
+
+class _Training:
+    """One run of the loop in this process, from the beginning or the newest checkpoint."""
+
+    def __init__(
+        self, recipe: TrainRecipe, settings: TrainSettings, plan: Plan, shards: Manifest, runner: Runner
+    ) -> None:
+        self._recipe, self._settings, self._plan, self._shards = recipe, settings, plan, shards
+        self._runner = runner
+        self._tokenizer = load_tokenizer(plan.tokenizer_file)
+        self._checkpoints = recipe.output / "checkpoints"
+        self._metrics = recipe.output / "metrics.jsonl"
+
+    def run(self, unit: Unit, inputs: InputSettings) -> None:
+        """Train to the end and commit the model: its files first, the part that says so last."""
+        from carnac.model.weights import WEIGHTS_FILE, save_model
+        from carnac.train.curve import draw_loss
+
+        model, parts = self._build()
+        start = self._resume(parts, unit.key)
+        self._loop(model, parts, start, unit.key)
+        output = self._recipe.output
+        save_model(model, output)
+        write_inputs(output, self._plan.tokenizer_file, inputs)
+        rows = read_metrics(self._metrics)
+        draw_loss(rows, output / "loss.png")
+        weights = hashlib.sha256((output / WEIGHTS_FILE).read_bytes()).hexdigest()
+        with Part(STAGE, unit, output) as part:
+            for row in rows:
+                last = row["step"] == self._settings.steps - 1
+                kept = {name: row[name] for name in MODEL.names if name in row}
+                part.write({**kept, "weights_sha256": weights if last else None})
+            part.count("parameters", sum(parameter.numel() for parameter in model.parameters()))
+            part.count("tokens", sum(row["tokens"] for row in rows))
+            part.count("images", sum(row["images"] for row in rows))
+
+    def _build(self) -> tuple[AutoregressiveModel, Parts]:
+        import torch
+
+        from carnac.model.autoregressive import build_model
+        from carnac.model.language import Vocabulary
+        from carnac.model.weights import load_weights, save_model
+        from carnac.train.checkpoint import Parts
+        from carnac.train.optimizer import make_optimizer
+
+        torch.set_num_threads(self._settings.threads)
+        words = self._tokenizer
+        vocabulary = Vocabulary(size=words.vocabulary_size, pad_id=words.pad, bos_id=words.begin, eos_id=words.end)
+        model = build_model(self._recipe.model, vocabulary, self._recipe.pictures.size_px, self._settings.seed)
+        parts = Parts(
+            model=model,
+            optimizer=make_optimizer(model, self._settings.optimizer),
+            write_model=lambda folder: save_model(model, folder),
+            read_model=lambda folder: load_weights(model, folder),
+        )
+        return model, parts
+
+    def _resume(self, parts: Parts, key: str) -> int:
+        from carnac.train.checkpoint import latest, sweep
+        from carnac.train.resume import resume
+        from carnac.train.schedule import learning_rate
+
+        sweep(self._checkpoints)
+        newest = latest(self._checkpoints)
+        start = 0
+        if newest is not None:
+            resumed = resume(newest, parts, key=key, learning_rate=lambda step: learning_rate(step, self._settings))
+            for line in resumed.lines:
+                self._runner.reporter.say(line)
+            start = resumed.next_step
+        if self._metrics.is_file():
+            truncate_metrics(self._metrics, start)
+        return start
+
+    def _loop(self, model: AutoregressiveModel, parts: Parts, start: int, key: str) -> None:
+        from carnac.train.loop import train
+
+        shards = {entry.unit: entry.path for entry in self._shards.parts}
+        reader = BatchReader(self._plan.table(), shards, self._tokenizer, self._recipe.pictures, self._recipe.mix)
+        with ExitStack() as stack:
+            metrics = stack.enter_context(MetricsFile(self._metrics))
+            task = stack.enter_context(self._runner.reporter.task("train", self._settings.steps, start))
+            ahead = stack.enter_context(closing(read_ahead(reader, range(start, self._settings.steps))))
+            watch = _Watch(metrics, parts, task, self._checkpoints, key, self._settings.checkpoints.keep_last)
+            train(model, parts.optimizer, lambda _: next(ahead), self._settings, watch, start)
+
+
+STAGE = Stage(name="model", version=1, schema=MODEL, work=None)

@@ -1,0 +1,148 @@
+"""A run's whole story as one self-contained page: pages in, what each rule took, documents, losses, answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from carnac import __version__
+from carnac.core.errors import InputError
+from carnac.engine.aligned import read_rows
+from carnac.engine.part import BESIDE, write_file
+from carnac.report.pictures import curve, thumbnail
+from carnac.report.reading import readable_documents
+from carnac.report.story import Story, read_story
+
+NUM_STRIPS = 24
+NUM_THUMBNAILS = 48
+NUM_DOCUMENTS = 3
+
+
+def write_page(folder: Path, out: Path) -> None:
+    """Write the page of `folder` whole or not at all."""
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: its folder does not exist. Create {out.parent} or choose another file.")
+    write_file(out, render(read_story(folder)).encode())
+
+
+def render(story: Story) -> str:
+    """Return the page as HTML. Everything that came from the web is escaped."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["number"] = lambda value: f"{value:,}"
+    template = environment.from_string(resources.files("carnac.report").joinpath("page.html.j2").read_text("utf-8"))
+    return template.render(
+        version=__version__,
+        folder=str(story.folder),
+        tiles=_tiles(story),
+        strips=_strips(story),
+        thumbnails=_thumbnails(story),
+        images=_image_reasons(story),
+        lost=_lost(story),
+        funnel=_funnel(story),
+        documents=readable_documents(story, NUM_DOCUMENTS),
+        curve=_curve(story),
+        evaluation=story.evaluation,
+        differences=_differences(story),
+        chats=_chats(story),
+    )
+
+
+def _tiles(story: Story) -> list[tuple[str, str]]:
+    """Return the figures at the top: (figure, what it counts)."""
+    counted = (
+        ("documents", "pages", "pages read"),
+        ("documents", "documents", "documents"),
+        ("images", "kept", "images kept"),
+    )
+    tiles = [
+        (f"{manifest.counts.get(count, 0):,}", name)
+        for stage, count, name in counted
+        for manifest in story.find(stage)[:1]
+    ]
+    tiles += [(f"{manifest.rows:,}", f"samples, {manifest.folder.name}") for manifest in story.find("shards")]
+    if story.model:
+        tiles.append((f"{story.model['parameters'] / 1e6:.1f} M", "parameters"))
+    if story.metrics:
+        tiles.append((f"{story.metrics[0]['loss']:.2f} \u2192 {story.metrics[-1]['loss']:.2f}", "training loss"))
+    return tiles
+
+
+def _strips(story: Story) -> list[dict[str, Any]]:
+    """Return pages as strips: kind and size of every block, in reading order; spread over the first 200 pages."""
+    strips = []
+    rows = story.rows("documents", 200, ["title", "url", "kinds", "texts"])
+    for row in rows[:: max(1, len(rows) // NUM_STRIPS)][:NUM_STRIPS]:
+        blocks = [
+            (kind, 1.0 if text is None else max(0.4, min(8.0, len(text) / 120)))
+            for kind, text in zip(row["kinds"], row["texts"], strict=True)
+        ]
+        strips.append({**row, "blocks": blocks[:160]})
+    return strips
+
+
+def _thumbnails(story: Story) -> list[str]:
+    found: dict[bytes, str] = {}
+    for manifest in story.find("shards"):
+        for part in manifest.parts:
+            for row in read_rows(part.path, ["images"]):
+                for image in row["images"]:
+                    if len(found) == NUM_THUMBNAILS:
+                        return list(found.values())
+                    if image is not None and image["bytes"] not in found and (small := thumbnail(image["bytes"], 96)):
+                        found[image["bytes"]] = small
+    return list(found.values())
+
+
+def _image_reasons(story: Story) -> list[tuple[str, int]]:
+    counts: Counter[str] = Counter()
+    for manifest in story.find("images"):
+        counts.update(manifest.counts)
+    counts.pop(BESIDE, None)
+    return [(name.removeprefix("dropped.").replace("_", " "), number) for name, number in counts.most_common()]
+
+
+def _lost(story: Story) -> list[dict[str, Any]]:
+    return [
+        {"stage": manifest.stage, "reason": entry.reason, "record": entry.record, "detail": entry.detail}
+        for manifest in story.stages
+        if any(name.startswith("lost.") for name in manifest.counts)
+        for ledger in manifest.ledgers()
+        for entry in ledger.quarantine[:20]
+    ]
+
+
+def _funnel(story: Story) -> list[dict[str, Any]]:
+    """Return the steps with the share of documents, words and images still there: the widths of bars."""
+    if not story.funnel:
+        return []
+    whole = story.funnel[0]["kept"]
+    return [
+        {
+            **step,
+            "shares": {name: 100 * step["kept"][name] / max(whole[name], 1) for name in whole},
+            "taken": [taken for taken in step["taken"] if any(taken["amount"].values())],
+        }
+        for step in story.funnel
+    ]
+
+
+def _curve(story: Story) -> Any:
+    if len(story.metrics) < 2:
+        return None
+    return curve([row["step"] for row in story.metrics], [row["loss"] for row in story.metrics])
+
+
+def _differences(story: Story) -> list[dict[str, Any]]:
+    """Return, per held-out document, what shuffled images cost per token, sorted; for a row of dots."""
+    rows = [row for row in story.rows("evaluation", 200) if row["tokens"]]
+    values = sorted((row["shuffled"] - row["right"]) / row["tokens"] for row in rows)
+    reach = max((abs(value) for value in values), default=0) or 1
+    return [{"value": value, "at": 50 + 48 * value / reach} for value in values]
+
+
+def _chats(story: Story) -> list[dict[str, Any]]:
+    return [{**chat, "image": thumbnail(chat["image"], 320) if chat.get("image") else None} for chat in story.chats[:3]]

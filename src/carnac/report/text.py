@@ -1,0 +1,160 @@
+"""A story as text for a terminal or a log: counts, samples, what was lost, funnel, losses, evaluation."""
+
+from __future__ import annotations
+
+import io
+import json
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from carnac.engine.manifest import Manifest
+from carnac.report.story import Story, read_story
+
+WIDTH = 110
+
+
+def describe(folder: Path, *, brief: bool = False) -> str:
+    """Return a readable view of whatever `folder` holds; a brief one leaves out the stages and the samples."""
+    story = read_story(folder)
+    figures = [funnel_text(story), losses_text(story), evaluation_text(story)]
+    if brief:
+        return "\n\n".join(section for section in [*figures, _chats(story)] if section)
+    alone = len(story.stages) == 1
+    sections = [
+        _stages(story),
+        *(_lost(manifest) for manifest in story.stages),
+        *figures,
+        _samples(story, 3 if alone else 1),
+        _chats(story),
+    ]
+    return "\n\n".join(section for section in sections if section)
+
+
+def _stages(story: Story) -> str:
+    if not story.stages:
+        return ""
+    table = Table("stage", "folder", box=None, pad_edge=False)
+    for name in ("rows", "MB", "units", "seconds"):
+        table.add_column(name, justify="right")
+    table.add_column("counts", overflow="fold")
+    for manifest in story.stages:
+        counts = {name: number for name, number in manifest.counts.items() if not name.startswith(("lost.", "bytes"))}
+        size = sum(part.bytes + part.counts.get("bytes_beside", 0) for part in manifest.parts)
+        table.add_row(
+            manifest.stage,
+            str(manifest.folder.relative_to(story.folder)),
+            f"{manifest.rows:,}",
+            f"{size / 1e6:.2f}",
+            str(len(manifest.parts)),
+            f"{sum(part.seconds for part in manifest.parts):.1f}",
+            " ".join(f"{name}={number:,}" for name, number in counts.items()),
+        )
+    return _rendered(table)
+
+
+def _lost(manifest: Manifest) -> str:
+    if not any(name.startswith("lost.") for name in manifest.counts):
+        return ""
+    lost = [entry for ledger in manifest.ledgers() for entry in ledger.quarantine]
+    lines = [f"{manifest.stage}: {len(lost):,} records lost"]
+    for reason, number in Counter(entry.reason for entry in lost).most_common():
+        example = next(entry for entry in lost if entry.reason == reason)
+        lines.append(f"  {reason}: {number:,}, such as {example.record} {example.detail}"[:WIDTH])
+    return "\n".join(lines)
+
+
+def funnel_text(story: Story) -> str:
+    """Return the funnel: what is kept after each pass, and what each reason took."""
+    if not story.funnel:
+        return ""
+    table = Table("funnel", box=None, pad_edge=False)
+    for name in ("documents", "text blocks", "words", "images"):
+        table.add_column(name, justify="right")
+    for step in story.funnel:
+        table.add_row(f"after {step['name']}" if step["taken"] else step["name"], *_amounts(step["kept"]))
+        for taken in step["taken"]:
+            if any(taken["amount"].values()):
+                table.add_row(f"  - {taken['reason']}", *_amounts(taken["amount"], sign="-"), style="dim")
+    return _rendered(table)
+
+
+def losses_text(story: Story) -> str:
+    """Return where the training loss began and where it ended."""
+    if not story.metrics:
+        return ""
+    first, last = story.metrics[0], story.metrics[-1]
+    tail = story.metrics[-max(1, len(story.metrics) // 10) :]
+    mean = sum(row["loss"] for row in tail) / len(tail)
+    parameters = f", {story.model['parameters']:,} parameters" if story.model else ""
+    return (
+        f"training: {len(story.metrics)} steps{parameters}; loss {first['loss']:.3f} at step {first['step']}, "
+        f"{last['loss']:.3f} at step {last['step']}, mean of the last {len(tail)}: {mean:.3f}"
+    )
+
+
+def evaluation_text(story: Story) -> str:
+    """Return the evaluation line: the losses under the three conditions, the differences with their intervals."""
+    found = story.evaluation
+    if found is None:
+        return ""
+    if found.get("losses") is None:
+        return f"evaluation: {found['verdict']}"
+    gains = ", ".join(
+        f"{name} images {gain['estimate']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
+        for name, gain in found["gains"].items()
+    )
+    return (
+        f"evaluation on {found['documents']} held-out documents, {found['tokens']:,} tokens after an image: "
+        f"loss {found['losses']['right']:.4f} with the right images; {gains} (95 % intervals).\n{found['verdict']}"
+    )
+
+
+def _samples(story: Story, count: int) -> str:
+    rows = story.rows("shards", count) or story.rows("documents", count)
+    return "\n\n".join(_sample(row) for row in rows)
+
+
+def _sample(row: dict[str, Any]) -> str:
+    if "metadata" in row:
+        facts = json.loads(row["metadata"])
+        url, images = facts["url"], facts["image_urls"]
+    else:
+        url, images = row["url"], row["images"]
+    lines = [f"sample {row['id']}  {url}"]
+    for text, image in zip(row["texts"], images, strict=True):
+        lines.append(f"  [image {image}]" if text is None else textwrap.indent(_shortened(text), "  "))
+        if len(lines) > 12:
+            lines.append("  ...")
+            break
+    return "\n".join(lines)
+
+
+def _chats(story: Story) -> str:
+    return "\n\n".join(
+        f"prompt: {_shortened(chat['prompt'])}\ngoes on: {_shortened(chat['continuation'], 400)}"
+        for chat in story.chats[:1]
+    )
+
+
+def _shortened(text: str, length: int = 240) -> str:
+    flat = " ".join(text.split())
+    return textwrap.fill(flat if len(flat) <= length else f"{flat[: length - 3]}...", WIDTH - 4)
+
+
+def _amounts(amount: dict[str, int], sign: str = "") -> Sequence[str]:
+    names = ("documents", "text_blocks", "words", "images")
+    return [f"{sign}{amount[name]:,}" if amount[name] else "" for name in names]
+
+
+def _rendered(table: Table) -> str:
+    console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
+    console.print(table)
+    out = console.file
+    assert isinstance(out, io.StringIO)
+    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
