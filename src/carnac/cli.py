@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -96,7 +97,9 @@ def show(folder: Path, html: Path | None, brief: bool) -> None:
 @click.option(
     "--temperature", type=click.FloatRange(min=0), default=0.7, show_default=True, help="0: always the likeliest."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same answer.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed gives the same answer."
+)
 def chat(
     model: Path, prompt: str | None, images: tuple[Path, ...], max_tokens: int, temperature: float, seed: int
 ) -> None:
@@ -116,13 +119,15 @@ def main() -> None:
     """Run the command line; a mistake of the user ends in a sentence, never in a traceback."""
     # OpenMP's threads otherwise spin while they wait: on a busy machine that made a training step 3 to 5 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    _replace_unprintable()
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("\nStopped. What was committed is kept; the same command goes on from there.", err=True)
+        kept = " What was committed is kept; the same command goes on from there." if "run" in sys.argv[1:2] else ""
+        click.echo(f"\nStopped.{kept}", err=True)
         sys.exit(130)
     except RecipeError as error:
         click.echo(
@@ -146,3 +151,10 @@ def main() -> None:
             raise
         click.echo(f"carnac: {error.name} is not installed. Try: pip install 'carnac[{extra}]'", err=True)
         sys.exit(1)
+
+
+def _replace_unprintable() -> None:
+    """Let the web's characters be replaced, not fail, on a terminal that has no UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

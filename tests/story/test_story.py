@@ -22,7 +22,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.xdist_group("story")
 def test_the_chain_leaves_every_stage(finished: Path) -> None:
     stages = set(digests(finished / "out" / "tiny"))
     assert stages >= {
@@ -49,7 +48,6 @@ def test_the_chain_leaves_every_stage(finished: Path) -> None:
     assert len({row["url"] for row in images}) == len(images)
 
 
-@pytest.mark.xdist_group("story")
 def test_the_loss_falls_and_the_evaluation_speaks(finished: Path) -> None:
     rows = all_rows(finished / "out/tiny/model")
     assert [row["step"] for row in rows] == list(range(12))
@@ -60,7 +58,6 @@ def test_the_loss_falls_and_the_evaluation_speaks(finished: Path) -> None:
     assert found["verdict"].startswith(("The model looks", "No sign", "The model does better"))
 
 
-@pytest.mark.xdist_group("story")
 def test_a_second_run_does_nothing_twice(finished: Path) -> None:
     def times() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
@@ -76,7 +73,6 @@ def test_a_second_run_does_nothing_twice(finished: Path) -> None:
     assert out.count("all done before") >= 14
 
 
-@pytest.mark.xdist_group("story")
 def test_a_changed_threshold_redoes_only_what_depends_on_it(finished: Path, tmp_path: Path) -> None:
     subprocess.run(["cp", "-a", str(finished / "out"), str(tmp_path)], check=True)
     out = carnac(tmp_path, "run", str(RECIPES / "03-curate.toml"), "--set", "pass.1.rules.0.min=25")
@@ -85,7 +81,6 @@ def test_a_changed_threshold_redoes_only_what_depends_on_it(finished: Path, tmp_
     assert done_before == [True, True, False, False, False]
 
 
-@pytest.mark.xdist_group("story")
 def test_datasets_opens_the_shards_with_pictures_as_pictures(finished: Path, tmp_path: Path) -> None:
     script = """
 import sys
@@ -106,7 +101,6 @@ print(len(samples), len(pictures))
     assert pictures >= samples  # the recipe keeps documents with an image
 
 
-@pytest.mark.xdist_group("story")
 def test_show_and_the_page_tell_the_story(finished: Path) -> None:
     out = carnac(finished, "show", "out/tiny", "--html", "out/tiny/index.html")
     assert "document.num_images < 1" in out
@@ -129,7 +123,6 @@ def test_show_and_the_page_tell_the_story(finished: Path) -> None:
     assert 'src="http' not in page
 
 
-@pytest.mark.xdist_group("story")
 def test_every_output_holds_the_recipe_that_made_it_and_it_runs_again(finished: Path) -> None:
     kept = {path.parent.name for path in finished.rglob("recipe.toml")}
     assert kept == {"documents", "images", "curated", "shards", "model", "evaluation", "chat"}
@@ -137,7 +130,6 @@ def test_every_output_holds_the_recipe_that_made_it_and_it_runs_again(finished: 
     assert out.count("all done before") == 5
 
 
-@pytest.mark.xdist_group("story")
 def test_chat_answers_about_a_picture_and_in_a_loop(finished: Path) -> None:
     from PIL import Image
 
@@ -158,7 +150,6 @@ def test_chat_answers_about_a_picture_and_in_a_loop(finished: Path) -> None:
     assert not loop.stderr
 
 
-@pytest.mark.xdist_group("story")
 def test_wrong_models_and_folders_are_sentences(finished: Path) -> None:
     assert "no model here" in carnac(finished, "chat", "out/tiny/shards", "hello", code=1)
     assert "no such folder" in carnac(finished, "show", "nowhere", code=1)

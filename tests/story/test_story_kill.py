@@ -27,7 +27,6 @@ def lines_at_least(path: Path, count: int) -> Callable[[], bool]:
     return lambda: path.is_file() and path.read_bytes().count(b"\n") >= count
 
 
-@pytest.mark.xdist_group("kill")
 def test_kill_in_every_stage(uninterrupted: Path, tmp_path: Path) -> None:
     out = tmp_path / "out" / "tiny"
     moments = {
@@ -53,7 +52,6 @@ def test_kill_in_every_stage(uninterrupted: Path, tmp_path: Path) -> None:
         assert (out / path.relative_to(uninterrupted)).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.xdist_group("kill")
 def test_kill_of_the_training_again_and_again(uninterrupted: Path, tmp_path: Path) -> None:
     run_recipes(tmp_path, DATA)
     model = tmp_path / "out" / "tiny" / "model"

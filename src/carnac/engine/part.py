@@ -59,14 +59,17 @@ def _is_alive(process: int) -> bool:
 
 def commit(temporary: Path, final: Path) -> None:
     """Make `temporary` durable under its final name: flush, one rename, flush of the folder."""
-    for path, flags in ((temporary, os.O_RDONLY), (final.parent, os.O_RDONLY | os.O_DIRECTORY)):
-        if path == final.parent:
-            temporary.replace(final)
-        handle = os.open(path, flags)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    _flush_to_disk(temporary, os.O_RDONLY)
+    temporary.replace(final)
+    _flush_to_disk(final.parent, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _flush_to_disk(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_file(final: Path, content: bytes) -> None:

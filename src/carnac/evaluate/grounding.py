@@ -82,7 +82,7 @@ def score_documents(
             continue
         substitutes = {
             "right": batch.pixels,
-            "shuffled": _others(document.id, len(batch.pixels), pool, seed),
+            "shuffled": _others(document, pool, seed),
             "none": np.broadcast_to(grey, batch.pixels.shape),
         }
         labelled = batch.labels != IGNORED
@@ -125,9 +125,14 @@ def summarise(documents: Sequence[DocumentLosses], settings: GroundingSettings) 
     )
 
 
-def _others(document_id: str, count: int, pool: Sequence[tuple[str, Pixels]], seed: int) -> Pixels:
-    """Return `count` images of other documents, drawn by document id: the order of documents changes nothing."""
-    others = [pixels for owner, pixels in pool if owner != document_id]
+def _others(document: HeldOut, pool: Sequence[tuple[str, Pixels]], seed: int) -> Pixels:
+    """Return as many images of other documents, drawn by document id: the order of documents changes nothing.
+
+    A picture that stands in the document itself (a logo) is no other picture; it is drawn only if there is none else.
+    """
+    own = {pixels.tobytes() for pixels in document.batch.pixels}
+    others = [pixels for owner, pixels in pool if owner != document.id]
     assert others, "the pool must hold images of at least two documents"
-    chosen = generator(seed, "shuffled", document_id).integers(0, len(others), count)
+    others = [pixels for pixels in others if pixels.tobytes() not in own] or others
+    chosen = generator(seed, "shuffled", document.id).integers(0, len(others), len(document.batch.pixels))
     return np.stack([others[index] for index in chosen])

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from carnac.core.errors import RecordError
 from carnac.engine.aligned import read_rows
 from carnac.engine.manifest import read_manifest
 from carnac.engine.part import Part
@@ -76,11 +77,17 @@ def chat_unit(unit: Unit, part: Part) -> None:
     """Let the model go on from the beginnings of held-out documents."""
     recipe: ChatRecipe = unit.task.recipe
     opened = open_model(recipe.model)
-    for number, (sample, image, prompt, reference) in enumerate(_prompts(recipe)):
-        if number == min(recipe.num_prompts, recipe.limit or recipe.num_prompts):
+    left = min(recipe.num_prompts, recipe.limit or recipe.num_prompts)
+    for sample, image, prompt, reference in _prompts(recipe):
+        if not left:
             break
+        try:
+            pixels = load_pixels(image, opened.inputs.pictures)[None]
+        except RecordError as error:
+            part.quarantine(sample.id, error.reason, error.detail)
+            continue
+        left -= 1
         layout = lay_out_prompt([image, prompt], opened.tokenizer, opened.inputs.pictures)
-        pixels = load_pixels(image, opened.inputs.pictures)[None]
         said = "".join(readable(reply(opened, recipe.generation, layout, pixels), opened.tokenizer))
         row = {"id": sample.id, "image": image, "prompt": prompt, "continuation": said, "reference": reference}
         part.write(row)

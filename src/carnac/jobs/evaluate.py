@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +14,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from carnac.core.batch import Batch
+from carnac.core.errors import InputError, RecordError
 from carnac.engine.aligned import read_rows
 from carnac.engine.manifest import Manifest, read_manifest
 from carnac.engine.part import Part, write_file
@@ -27,6 +28,7 @@ from carnac.mix.assemble import batch_of_samples
 from carnac.recipe.settings import ModelFolder, Recipe, ShardsFolder, Writes
 from carnac.sequence.layout import sample_from_row
 from carnac.sequence.pixels import grey_pixels
+from carnac.train.rows import micro_batches
 
 EVALUATION = pa.schema(
     [
@@ -40,6 +42,7 @@ EVALUATION = pa.schema(
         ("all_loss", pa.float64()),
     ]
 )
+ROWS_AT_ONCE = 8  # windows of a long document scored together
 MAX_POOL = 512  # images to draw other images from: 57 MB at 96 px
 
 
@@ -85,9 +88,8 @@ def summary_of(manifest: Manifest, settings: GroundingSettings) -> dict[str, Any
     documents = [_losses(row) for entry in manifest.parts for row in read_rows(entry.path)]
     found = summarise(documents, settings)
     if found is None:
-        number = sum(document.tokens > 0 for document in documents)
-        sentence = f"Not measured: {number} held-out documents with text after an image; the interval needs two."
-        return {"documents": number, "losses": None, "verdict": sentence}
+        sentence = "Not measured: fewer than two held-out documents have text after an image; the interval needs two."
+        return {"documents": sum(document.tokens > 0 for document in documents), "losses": None, "verdict": sentence}
     return {**asdict(found), "verdict": found.verdict()}
 
 
@@ -100,26 +102,43 @@ def evaluate_unit(unit: Unit, part: Part) -> None:
 
     def score(batch: Batch) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
-            _, per_token = opened.model.loss(batch, batch.label_tokens)
-        return per_token.numpy(force=True)
+            # The logits of a long document at once took 16 KB per position at 4,096 tokens of vocabulary.
+            parts = [opened.model.loss(rows, batch.label_tokens)[1] for rows in micro_batches(batch, ROWS_AT_ONCE)]
+        return torch.cat(parts).numpy(force=True)
 
-    pool: list[tuple[str, Pixels]] = []
-    for document in _held_out(recipe, opened):
-        pool += [(document.id, pixels) for pixels in document.batch.pixels]
-        if len(pool) >= MAX_POOL:
-            break
+    pool = _pool(_held_out(recipe, opened))
     if len({owner for owner, _ in pool}) < 2:
         part.count("too_few_documents_with_images")
         return
     grey = grey_pixels(opened.inputs.pictures)
-    for losses in score_documents(_held_out(recipe, opened), pool, grey, score, recipe.grounding.seed):
+    for losses in score_documents(_held_out(recipe, opened, part), pool, grey, score, recipe.grounding.seed):
+        if not np.isfinite([losses.all_loss, *losses.losses.values()]).all():
+            raise InputError(
+                f"{recipe.model}: its loss on document {losses.id} is not a finite number: the training diverged or "
+                "the weights are damaged. Train again with a lower learning rate."
+            )
         part.count("documents")
         sums = {str(name): loss for name, loss in losses.losses.items()}
         counts = {"images": losses.images, "tokens": losses.tokens, "all_tokens": losses.all_tokens}
         part.write({"id": losses.id, "all_loss": losses.all_loss, **sums, **counts})
 
 
-def _held_out(recipe: EvaluateRecipe, opened: OpenModel) -> Iterator[HeldOut]:
+def _pool(documents: Iterable[HeldOut]) -> list[tuple[str, Pixels]]:
+    """Return images to draw from, none of a document with a grey stand-in.
+
+    At most half are of one document: one with many images leaves room for a second.
+    """
+    pool: list[tuple[str, Pixels]] = []
+    for document in documents:
+        if not document.batch.stand_ins:
+            pool += [(document.id, pixels) for pixels in document.batch.pixels[: MAX_POOL // 2]]
+        if len(pool) >= MAX_POOL:
+            break
+    return pool
+
+
+def _held_out(recipe: EvaluateRecipe, opened: OpenModel, part: Part | None = None) -> Iterator[HeldOut]:
+    """Yield the held-out documents; one that cannot be laid out is quarantined in `part`."""
     number = 0
     for entry in read_manifest(recipe.shards, "shards").parts:
         for row in read_rows(entry.path):
@@ -127,7 +146,12 @@ def _held_out(recipe: EvaluateRecipe, opened: OpenModel) -> Iterator[HeldOut]:
                 return
             number += 1
             sample = sample_from_row(row)
-            batch = batch_of_samples([sample], opened.tokenizer, opened.inputs.pictures, opened.inputs.row_tokens)
+            try:
+                batch = batch_of_samples([sample], opened.tokenizer, opened.inputs.pictures, opened.inputs.row_tokens)
+            except RecordError as error:
+                if part is not None:
+                    part.quarantine(f"{entry.unit}@{number - 1}", error.reason, error.detail)
+                continue
             yield HeldOut(id=sample.id, batch=batch)
 
 

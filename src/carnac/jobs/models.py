@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from carnac.core.errors import InputError
 from carnac.engine.part import write_file
 from carnac.recipe.settings import Settings
+from carnac.sequence.pixels import image_tokens
 from carnac.sequence.settings import PictureSettings
 from carnac.sequence.tokenizer import FILE_NAME as TOKENIZER_FILE
 from carnac.sequence.tokenizer import LoadedTokenizer, load_tokenizer
@@ -44,14 +45,43 @@ def open_model(folder: Path) -> OpenModel:
         raise InputError(
             f"{folder}: no model here (config.json is missing). Wanted the output folder of a train recipe."
         )
-    path = folder / INPUTS_FILE
-    try:
-        inputs = InputSettings.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}). Train the model again.") from None
+    inputs = _read_inputs(folder / INPUTS_FILE)
     from carnac.model.weights import load_model
 
-    return OpenModel(model=load_model(folder), tokenizer=load_tokenizer(folder), inputs=inputs)
+    opened = OpenModel(model=load_model(folder), tokenizer=load_tokenizer(folder), inputs=inputs)
+    _check_fit(folder, opened)
+    return opened
+
+
+def _read_inputs(path: Path) -> InputSettings:
+    try:
+        return InputSettings.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}). Wanted the output folder of a finished train recipe; "
+            "a checkpoint is not one."
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}: {f'{place}: ' if place else ''}{first['msg']}. Train the model again.") from None
+
+
+def _check_fit(folder: Path, opened: OpenModel) -> None:
+    """Raise InputError when the files of `folder` are of different models."""
+    model, pictures = opened.model, opened.inputs.pictures
+    rows, wanted = opened.tokenizer.vocabulary_size, model.language.config.vocab_size
+    if rows > wanted:
+        raise InputError(
+            f"{folder / TOKENIZER_FILE}: has {rows} tokens, the model knows {wanted}: the tokenizer of another model. "
+            "Train the model again."
+        )
+    tokens = image_tokens(pictures.size_px, pictures.size_px, pictures)
+    if (pictures.size_px, tokens) != (model.image_size_px, model.tokens_per_image):
+        raise InputError(
+            f"{folder / INPUTS_FILE}: pictures of {pictures.size_px} px and {tokens} tokens, the model takes "
+            f"{model.image_size_px} px and {model.tokens_per_image} tokens. Train the model again."
+        )
 
 
 def write_inputs(folder: Path, tokenizer_file: Path, inputs: InputSettings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,14 @@ from carnac.engine.aligned import read_rows
 from carnac.engine.manifest import Manifest, PartEntry
 from carnac.engine.part import Part
 from carnac.engine.run import Runner
-from carnac.engine.unit import KEY_CHARACTERS, Stage, Unit
+from carnac.engine.unit import KEY_CHARACTERS, Stage, Unit, digest_of
 from carnac.mix.plan import PIECES, PLAN, describe_plan, make_plan, pieces_of_part
 from carnac.mix.settings import MixSettings
 from carnac.sequence.settings import PictureSettings, TokenizerSettings
 from carnac.sequence.tokenizer import load_tokenizer, train_tokenizer
 
-VOCABULARY = pa.schema([("id", pa.int32()), ("token", pa.string())])
+# The tokens by id, then the merges in their order: together they are the tokenizer.
+VOCABULARY = pa.schema([("id", pa.int32()), ("token", pa.string()), ("merge", pa.string())])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,7 @@ class PlanTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A plan on disk."""
+    """A plan on disk. `digest` covers the tokenizer and the rows: what a batch depends on beside the shards."""
 
     tokenizer_file: Path
     rows: PartEntry
@@ -116,16 +118,22 @@ def make_plan_folder(shards: Manifest, folder: Path, settings: PlanSettings, run
     )
     rows = runner.do(PLAN_STAGE, [packed], folder / "rows")
     manifest = runner.publish(PLAN_STAGE, folder / "rows", rows, packing, names)
-    return Plan(tokenizer_file=tokenizer_file, rows=rows[0], digest=manifest.digest)
+    # Rows hold lengths, not ids: where a plan is shorter than an epoch, another tokenizer may give equal rows.
+    digest = digest_of([trained[0].digest, manifest.digest])
+    return Plan(tokenizer_file=tokenizer_file, rows=rows[0], digest=digest)
 
 
 def train_tokenizer_unit(unit: Unit, part: Part) -> None:
     """Train a tokenizer on all texts of the shards; its vocabulary becomes the rows of the part."""
     task: TokenizerTask = unit.task
     tokenizer = train_tokenizer(_texts(task.shards), task.settings)
-    part.beside(task.folder, ".json").write_text(tokenizer.to_str(pretty=True) + "\n", encoding="utf-8")
+    text = tokenizer.to_str(pretty=True) + "\n"
+    part.beside(task.folder, ".json").write_text(text, encoding="utf-8")
     for token, number in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
         part.write({"id": number, "token": token})
+    for merge in json.loads(text)["model"]["merges"]:
+        part.write({"merge": " ".join(merge)})
+    part.count("tokens", tokenizer.get_vocab_size())
 
 
 def cut_pieces(unit: Unit, part: Part) -> None:

@@ -31,7 +31,10 @@ def generate(
     """
     longest = getattr(model.language.config, "max_position_embeddings", None) or 2**31
     if not 1 <= len(input_ids) < longest:
-        raise InputError(f"the prompt has {len(input_ids)} tokens; this model takes 1 to {longest - 1}")
+        raise InputError(
+            f"the prompt has {len(input_ids)} tokens, pictures included; this model takes 1 to {longest - 1}. "
+            "Shorten it, show fewer pictures, or begin a new conversation."
+        )
     if len(image_slots) != len(pixels):
         raise InputError(f"the prompt has {len(image_slots)} places for pictures and {len(pixels)} pictures")
     return _stream(model, _prompt(model, input_ids, image_slots, pixels), settings, (longest, frozenset(stop_ids)))

@@ -56,7 +56,7 @@ def load_model(folder: Path) -> AutoregressiveModel:
             vision = vision_from_config(_configuration(config["vision"]))
             language = language_from_config(_configuration(config["language"]))
             model = AutoregressiveModel(settings, vision, language)
-    except (KeyError, ValueError, TypeError, InputError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, AssertionError, InputError) as error:
         detail = " ".join(str(error).split())
         raise InputError(f"{folder / CONFIG_FILE}: not a model that carnac can build: {detail}") from error
     load_weights(model, folder)

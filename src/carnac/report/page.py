@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from importlib import resources
 from pathlib import Path
@@ -12,10 +13,11 @@ import jinja2
 from carnac import __version__
 from carnac.core.errors import InputError
 from carnac.engine.aligned import read_rows
-from carnac.engine.part import BESIDE, write_file
+from carnac.engine.part import write_file
 from carnac.report.pictures import curve, thumbnail
 from carnac.report.reading import readable_documents
 from carnac.report.story import Story, read_story
+from carnac.serve.terminal import printable
 
 NUM_STRIPS = 24
 NUM_THUMBNAILS = 48
@@ -31,7 +33,12 @@ def write_page(folder: Path, out: Path) -> None:
 
 def render(story: Story) -> str:
     """Return the page as HTML. Everything that came from the web is escaped."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        finalize=lambda value: printable(value) if isinstance(value, str) else value,
+    )
     environment.filters["number"] = lambda value: f"{value:,}"
     template = environment.from_string(resources.files("carnac.report").joinpath("page.html.j2").read_text("utf-8"))
     return template.render(
@@ -98,11 +105,13 @@ def _thumbnails(story: Story) -> list[str]:
 
 
 def _image_reasons(story: Story) -> list[tuple[str, int]]:
+    """Return how many addresses were kept, and how many dropped for each reason: those first that took most."""
     counts: Counter[str] = Counter()
     for manifest in story.find("images"):
         counts.update(manifest.counts)
-    counts.pop(BESIDE, None)
-    return [(name.removeprefix("dropped.").replace("_", " "), number) for name, number in counts.most_common()]
+    dropped = Counter({name: number for name, number in counts.items() if name.startswith("dropped.")})
+    reasons = [(f"dropped: {name.removeprefix('dropped.').replace('_', ' ')}", n) for name, n in dropped.most_common()]
+    return [("kept", counts["kept"]), *reasons] if counts else []
 
 
 def _lost(story: Story) -> list[dict[str, Any]]:
@@ -124,16 +133,23 @@ def _funnel(story: Story) -> list[dict[str, Any]]:
         {
             **step,
             "shares": {name: 100 * step["kept"][name] / max(whole[name], 1) for name in whole},
-            "taken": [taken for taken in step["taken"] if any(taken["amount"].values())],
+            "taken": [
+                {**taken, "amounts": _amounts(taken["amount"])}
+                for taken in step["taken"]
+                if any(taken["amount"].values())
+            ],
         }
         for step in story.funnel
     ]
 
 
+def _amounts(amount: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in amount.items() if number)
+
+
 def _curve(story: Story) -> Any:
-    if len(story.metrics) < 2:
-        return None
-    return curve([row["step"] for row in story.metrics], [row["loss"] for row in story.metrics])
+    rows = [row for row in story.metrics if math.isfinite(row["loss"])]
+    return curve([row["step"] for row in rows], [row["loss"] for row in rows]) if len(rows) > 1 else None
 
 
 def _differences(story: Story) -> list[dict[str, Any]]:

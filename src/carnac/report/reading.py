@@ -6,11 +6,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from carnac.core.errors import InputError
 from carnac.engine.aligned import read_aligned
 from carnac.report.pictures import thumbnail
 from carnac.report.story import Story
 
 MAX_CHARACTERS = 2500  # of a document shown: about two screens
+PICTURE_CHARACTERS = 400  # a picture takes about the room of so many characters
 SIDE_PX = 420
 
 Block = tuple[str, str]  # (kind, text or data URI)
@@ -30,17 +32,20 @@ def _num_images(row: dict[str, Any]) -> int:
 
 
 def _kept_blocks(story: Story, ids: set[str]) -> dict[str, list[tuple[str, str | None]]]:
-    """Return (kind, text) of the kept blocks of documents, where documents and masks are still there."""
+    """Return (kind, text) of the kept blocks of documents, where documents and their masks are still there."""
     found: dict[str, list[tuple[str, str | None]]] = {}
     documents, masks = story.find("documents"), story.find("masks")
     if not documents or not masks:
         return found
     for entry in documents[0].parts:
-        for rows in read_aligned({"document": entry.path, "mask": masks[-1].part(entry.unit).path}):
-            document = rows["document"]
-            if document["id"] in ids:
-                blocks = zip(document["kinds"], document["texts"], rows["mask"]["keep_block"], strict=True)
-                found[document["id"]] = [(kind, text) for kind, text, keep in blocks if keep]
+        try:
+            for rows in read_aligned({"document": entry.path, "mask": masks[-1].part(entry.unit).path}):
+                document = rows["document"]
+                if document["id"] in ids:
+                    blocks = zip(document["kinds"], document["texts"], rows["mask"]["keep_block"], strict=True)
+                    found[document["id"]] = [(kind, text) for kind, text, keep in blocks if keep]
+        except InputError:
+            continue  # pages crawled anew after the masks were made: the samples show without their headings
         if len(found) == len(ids):
             break
     return found
@@ -61,12 +66,13 @@ def _shortened(blocks: Sequence[tuple[str, str | None]], pictures: Sequence[str 
     waiting = iter(pictures)
     left = MAX_CHARACTERS
     for kind, text in blocks:
-        if left <= 0:
-            return [*shown, ("more", "the document goes on")]
         if text is None:
             picture = next(waiting)
             shown += [("image", picture)] if picture else []
+            left -= PICTURE_CHARACTERS
         else:
-            shown.append((kind, text[:left]))
+            shown.append((kind, text if len(text) <= left else f"{text[:left]} ..."))
             left -= len(text)
-    return shown
+        if left <= 0:
+            break
+    return [*shown, ("more", "the document goes on")] if left <= 0 else shown

@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from carnac.engine.manifest import Manifest
+from carnac.report.columns import MAX_ROWS, column_facts, some_rows
 from carnac.report.story import Story, read_story
+from carnac.serve.terminal import printable
 
 WIDTH = 110
 
@@ -22,18 +24,21 @@ WIDTH = 110
 def describe(folder: Path, *, brief: bool = False) -> str:
     """Return a readable view of whatever `folder` holds; a brief one leaves out the stages and the samples."""
     story = read_story(folder)
-    figures = [funnel_text(story), losses_text(story), evaluation_text(story)]
-    if brief:
-        return "\n\n".join(section for section in [*figures, _chats(story)] if section)
+    figures = [funnel_text(story), model_text(story), losses_text(story), evaluation_text(story)]
     alone = len(story.stages) == 1
-    sections = [
-        _stages(story),
-        *(_lost(manifest) for manifest in story.stages),
-        *figures,
-        _samples(story, 3 if alone else 1),
-        _chats(story),
-    ]
-    return "\n\n".join(section for section in sections if section)
+    if brief:
+        sections = [*figures, _chats(story, 1)]
+    else:
+        sections = [
+            _stages(story),
+            *(_lost(manifest) for manifest in story.stages),
+            _columns(story.stages[0]) if alone else "",
+            *figures,
+            _samples(story, 3 if alone else 1) or (_rows(story.stages[0]) if alone else ""),
+            _chats(story, 3 if alone else 1),
+        ]
+    # What the web wrote must not steer the terminal.
+    return printable("\n\n".join(section for section in sections if section)) or f"{folder}: nothing to sum up yet."
 
 
 def _stages(story: Story) -> str:
@@ -65,8 +70,26 @@ def _lost(manifest: Manifest) -> str:
     lines = [f"{manifest.stage}: {len(lost):,} records lost"]
     for reason, number in Counter(entry.reason for entry in lost).most_common():
         example = next(entry for entry in lost if entry.reason == reason)
-        lines.append(f"  {reason}: {number:,}, such as {example.record} {example.detail}"[:WIDTH])
-    return "\n".join(lines)
+        lines.append(_shortened(f"{reason}: {number:,}, such as {example.record} {example.detail}"))
+    return textwrap.indent("\n".join(lines), "  ")[2:]
+
+
+def _columns(manifest: Manifest) -> str:
+    facts = list(column_facts(manifest))
+    if not facts:
+        return ""
+    table = Table("column", box=None, pad_edge=False)
+    table.add_column("values", justify="right")
+    table.add_column("what they are" if manifest.rows <= MAX_ROWS else f"in the first {MAX_ROWS:,} rows")
+    for name, number, what in facts:
+        table.add_row(name, f"{number:,}", what)
+    return _rendered(table)
+
+
+def _rows(manifest: Manifest) -> str:
+    if manifest.stage == "chat":
+        return ""
+    return "\n".join(textwrap.fill(row, WIDTH, subsequent_indent="  ") for row in some_rows(manifest, 3))
 
 
 def funnel_text(story: Story) -> str:
@@ -84,6 +107,17 @@ def funnel_text(story: Story) -> str:
     return _rendered(table)
 
 
+def model_text(story: Story) -> str:
+    """Return what the model is made of, and how large it is."""
+    if not story.model:
+        return ""
+    towers = " + ".join(str(story.model.get(name, {}).get("model_type")) for name in ("vision", "language"))
+    return (
+        f"model: {towers}, {story.model.get('parameters', 0):,} parameters, "
+        f"{story.model.get('tokens_per_image')} tokens per picture"
+    )
+
+
 def losses_text(story: Story) -> str:
     """Return where the training loss began and where it ended."""
     if not story.metrics:
@@ -91,9 +125,9 @@ def losses_text(story: Story) -> str:
     first, last = story.metrics[0], story.metrics[-1]
     tail = story.metrics[-max(1, len(story.metrics) // 10) :]
     mean = sum(row["loss"] for row in tail) / len(tail)
-    parameters = f", {story.model['parameters']:,} parameters" if story.model else ""
+    state = "" if story.find("model") else " so far"
     return (
-        f"training: {len(story.metrics)} steps{parameters}; loss {first['loss']:.3f} at step {first['step']}, "
+        f"training: {len(story.metrics)} steps{state}; loss {first['loss']:.3f} at step {first['step']}, "
         f"{last['loss']:.3f} at step {last['step']}, mean of the last {len(tail)}: {mean:.3f}"
     )
 
@@ -135,10 +169,10 @@ def _sample(row: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _chats(story: Story) -> str:
+def _chats(story: Story, count: int) -> str:
     return "\n\n".join(
         f"prompt: {_shortened(chat['prompt'])}\ngoes on: {_shortened(chat['continuation'], 400)}"
-        for chat in story.chats[:1]
+        for chat in story.chats[:count]
     )
 
 
@@ -153,7 +187,8 @@ def _amounts(amount: dict[str, int], sign: str = "") -> Sequence[str]:
 
 
 def _rendered(table: Table) -> str:
-    console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
+    # Names of rules and folders are names: `[kind]` in them is no style and `:word:` no picture.
+    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, markup=False, emoji=False, highlight=False)
     console.print(table)
     out = console.file
     assert isinstance(out, io.StringIO)

@@ -5,6 +5,7 @@ Knows no torch: the model is a function from a laid-out prompt and its pixels to
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from carnac.sequence.layout import Layout, lay_out_prompt
 from carnac.sequence.pixels import Pixels, load_pixels
 from carnac.sequence.settings import PictureSettings
 from carnac.sequence.tokenizer import LoadedTokenizer
+from carnac.serve.terminal import printable
 
 Reply = Callable[[Layout, Pixels], Iterator[int]]
 HELP = "/image FILE shows a picture, /clear forgets the conversation, /quit ends."
@@ -44,41 +46,48 @@ class ChatSession:
         pieces = []
         for piece in readable(self.reply(layout, pixels), self.tokenizer):
             pieces.append(piece)
-            print(piece, end="", file=self.out, flush=True)
+            print(printable(piece), end="", file=self.out, flush=True)
         print(file=self.out, flush=True)
         said = "".join(pieces)
         self.parts = [*parts[:-1], text + said]
         return said
 
     def loop(self, images: Sequence[Path] = (), lines: Iterable[str] | None = None) -> None:
-        """Read one line after another until the end of input or `/quit`."""
+        """Read one line after another until the end of input or `/quit`.
+
+        Raises InputError when one of `images` cannot be read; later mistakes are printed and the conversation goes on.
+        """
+        waiting = [path for path in images if read_picture(path)]
         print(HELP, file=self.out)
-        waiting = list(images)
         for line in self._prompted() if lines is None else lines:
             words = line.strip()
-            if words == "/quit":
+            command, _, rest = words.partition(" ")
+            if command == "/quit":
                 return
             try:
-                if words == "/clear":
+                if command == "/clear":
                     self.parts, waiting = [], []
-                elif words.startswith("/image"):
-                    waiting.append(Path(words.removeprefix("/image").strip()))
-                    read_picture(waiting[-1])
-                elif words.startswith("/"):
+                elif command == "/image" and rest:
+                    path = Path(rest.strip())
+                    read_picture(path)
+                    waiting.append(path)
+                elif command.startswith("/"):
                     print(HELP, file=self.out)
                 elif words:
                     self.answer(line.rstrip("\n"), waiting)
                     waiting = []
             except CarnacError as error:
-                # The conversation goes on: a picture that does not open is dropped, what was said stays.
+                # What was said and the pictures that wait stay: `/clear` drops both.
                 print(error, file=self.out)
-                waiting = []
 
     def _prompted(self) -> Iterator[str]:
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="replace")  # a byte that is no UTF-8 must not end the conversation
         while True:
             try:
                 yield input("> ")
             except EOFError:
+                print(file=self.out)  # the shell's prompt begins on a line of its own
                 return
 
     def _pixels(self, payloads: Sequence[bytes]) -> Pixels:
@@ -93,8 +102,9 @@ def read_picture(path: Path) -> bytes:
     try:
         payload = path.read_bytes()
         load_pixels(payload, PictureSettings())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}). Wanted a picture file.") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({reason}). Wanted a picture file.") from None
     except RecordError as error:
         raise InputError(
             f"{path}: not a picture that can be decoded ({error.reason}). Wanted a PNG, JPEG, WebP or GIF."
@@ -103,15 +113,21 @@ def read_picture(path: Path) -> bytes:
 
 
 def readable(ids: Iterable[int], tokenizer: LoadedTokenizer) -> Iterator[str]:
-    """Yield the text of a stream of ids as soon as it is certain: a character may take several ids."""
+    """Yield the text of a stream of ids as soon as it is certain; joined, it is the text of all ids at once.
+
+    A character may take several ids: one U+FFFD at the end of a decoded text may be a character whose bytes are not all
+    there yet, so it waits for the next id. All before it is final.
+    """
     pending: list[int] = []
+    said = 0
     for number in ids:
         pending.append(number)
         text = tokenizer.decode(pending)
-        # U+FFFD at the end: the bytes of a character are not all there yet; four at most, so it never waits for ever.
-        if text.endswith("\N{REPLACEMENT CHARACTER}") and len(pending) < 4:
-            continue
-        yield text
-        pending = []
+        certain = text.removesuffix("\N{REPLACEMENT CHARACTER}")
+        if len(certain) > said:
+            yield certain[said:]
+        said = len(certain)
+        if certain == text:
+            pending, said = [], 0
     if pending:
-        yield tokenizer.decode(pending)
+        yield tokenizer.decode(pending)[said:]

@@ -1,0 +1,95 @@
+"""What the columns of a stage hold: least, median and most of numbers, how often each word occurs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from carnac.engine.aligned import read_batches
+from carnac.engine.manifest import Manifest
+
+MAX_ROWS = 10_000  # of a stage looked at: under a second, and bounded whatever the size of the stage
+MAX_WORDS = 12  # a column with more distinct words names things instead of sorting them into kinds
+
+
+def column_facts(manifest: Manifest) -> Iterator[tuple[str, int, str]]:
+    """Yield (column, number of values, what they are) of the first rows; columns of lists count their entries.
+
+    Columns that only name or hold things (ids, addresses, texts, bytes) are left out.
+    """
+    if not manifest.parts:
+        return
+    names = [field.name for field in pq.read_schema(manifest.parts[0].path) if _can_be_told(field.type)]
+    table = _first_table(manifest, names)
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        if _is_list(column.type):
+            column = column.flatten()
+        values = column.drop_null()
+        if len(values) and (facts := _facts(values, _names_of_reasons(manifest, name))):
+            yield name, len(values), facts
+
+
+def some_rows(manifest: Manifest, count: int) -> list[str]:
+    """Return rows spread over the first ones as lines of `column value`, without lists, long values cut."""
+    table = _first_table(manifest, None)
+    chosen = [round(number * (table.num_rows - 1) / max(1, count - 1)) for number in range(min(count, table.num_rows))]
+    return [
+        ", ".join(f"{name} {_cut(value)}" for name, value in row.items() if not isinstance(value, list | None))
+        for row in table.take(chosen).to_pylist()
+    ]
+
+
+def _first_table(manifest: Manifest, names: list[str] | None) -> pa.Table:
+    batches: list[pa.RecordBatch] = []
+    left = MAX_ROWS
+    for part in manifest.parts:
+        for batch in read_batches(part.path, names):
+            batches.append(batch.slice(0, left))
+            left -= len(batches[-1])
+            if not left:
+                return pa.Table.from_batches(batches)
+    return pa.Table.from_batches(batches) if batches else pa.table({})
+
+
+def _facts(values: pa.Array, names: list[str]) -> str:
+    if names:
+        values = pa.array(names).take(values)
+    if pa.types.is_string(values.type) or pa.types.is_boolean(values.type):
+        counts = sorted((-row["counts"], str(row["values"])) for row in values.value_counts().to_pylist())
+        if not names and (len(counts) > min(MAX_WORDS, len(values) - 1) or max(len(word) for _, word in counts) > 60):
+            return ""
+        return ", ".join(f"{word} {-number:,}" for number, word in counts[:MAX_WORDS])
+    ends = pc.min_max(values).as_py()
+    median = pc.quantile(values, 0.5)[0].as_py()
+    return f"{_number(ends['min'])} to {_number(ends['max'])}, median {_number(median)}"
+
+
+def _names_of_reasons(manifest: Manifest, column: str) -> list[str]:
+    # Masks store reasons as numbers; their names lie in the manifest.
+    return list(manifest.settings.get("reasons", ())) if column in ("reason", "block_reason") else []
+
+
+def _can_be_told(kind: pa.DataType) -> bool:
+    kind = kind.value_type if _is_list(kind) else kind
+    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_string)
+    return any(test(kind) for test in tests)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+def _cut(value: Any) -> str:
+    if isinstance(value, bytes):
+        return f"<{len(value):,} bytes>"
+    text = _number(value) if isinstance(value, float) else " ".join(str(value).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
