@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -51,13 +50,6 @@ class ChatRecipe(Recipe):
 RECIPE = ChatRecipe
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatTask:
-    """What a worker needs."""
-
-    recipe: ChatRecipe
-
-
 def run(recipe: ChatRecipe, runner: Runner) -> None:
     """Write a row per prompt."""
     model, shards = read_manifest(recipe.model, "model"), read_manifest(recipe.shards, "shards")
@@ -66,7 +58,7 @@ def run(recipe: ChatRecipe, runner: Runner) -> None:
         "num_prompts": min(recipe.num_prompts, recipe.limit or recipe.num_prompts),
         "prompt_characters": recipe.prompt_characters,
     }
-    unit = STAGE.unit("chat", ChatTask(recipe=recipe), settings=settings, inputs=[model.digest, shards.digest])
+    unit = STAGE.unit("chat", recipe, settings=settings, inputs=[model.digest, shards.digest])
     entries = runner.do(STAGE, [unit], recipe.output)
     runner.publish(STAGE, recipe.output, entries, settings, {"model": str(recipe.model)})
     if not runner.dry_run:
@@ -75,7 +67,7 @@ def run(recipe: ChatRecipe, runner: Runner) -> None:
 
 def chat_unit(unit: Unit, part: Part) -> None:
     """Let the model go on from the beginnings of held-out documents."""
-    recipe: ChatRecipe = unit.task.recipe
+    recipe: ChatRecipe = unit.task
     opened = open_model(recipe.model)
     left = min(recipe.num_prompts, recipe.limit or recipe.num_prompts)
     for sample, image, prompt, reference in _prompts(recipe):

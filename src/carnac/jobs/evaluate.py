@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -59,20 +59,13 @@ class EvaluateRecipe(Recipe):
 RECIPE = EvaluateRecipe
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluateTask:
-    """What a worker needs."""
-
-    recipe: EvaluateRecipe
-
-
 def run(recipe: EvaluateRecipe, runner: Runner) -> None:
     """Write a row per held-out document with an image, and `evaluation.json`."""
     model = read_manifest(recipe.model, "model")
     shards = read_manifest(recipe.shards, "shards")
     settings = {"grounding": recipe.grounding.model_dump(mode="json"), "limit": recipe.limit}
     inputs = [model.digest, shards.digest]
-    unit = STAGE.unit("grounding", EvaluateTask(recipe=recipe), settings=settings, inputs=inputs)
+    unit = STAGE.unit("grounding", recipe, settings=settings, inputs=inputs)
     entries = runner.do(STAGE, [unit], recipe.output)
     manifest = runner.publish(STAGE, recipe.output, entries, settings, {"model": str(recipe.model)})
     if runner.dry_run:
@@ -97,7 +90,7 @@ def evaluate_unit(unit: Unit, part: Part) -> None:
     """Score every held-out document that has an image."""
     import torch
 
-    recipe: EvaluateRecipe = unit.task.recipe
+    recipe: EvaluateRecipe = unit.task
     opened = open_model(recipe.model)
 
     def score(batch: Batch) -> npt.NDArray[np.float32]:

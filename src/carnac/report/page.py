@@ -74,7 +74,7 @@ def _tiles(story: Story) -> list[tuple[str, str]]:
     if story.model:
         tiles.append((f"{story.model['parameters'] / 1e6:.1f} M", "parameters"))
     if story.metrics:
-        tiles.append((f"{story.metrics[0]['loss']:.2f} \u2192 {story.metrics[-1]['loss']:.2f}", "training loss"))
+        tiles.append((f"{story.metrics[0]['loss']:.2f} \u2192 {story.last_loss()[0]:.2f}", "training loss"))
     return tiles
 
 

@@ -38,6 +38,11 @@ class Story:
         """Return the folders of a stage."""
         return [manifest for manifest in self.stages if manifest.stage == stage]
 
+    def last_loss(self) -> tuple[float, int]:
+        """Return the mean loss of the last tenth of the steps, and their number: one step's loss is mostly chance."""
+        tail = self.metrics[-max(1, len(self.metrics) // 10) :]
+        return sum(row["loss"] for row in tail) / len(tail), len(tail)
+
     def rows(self, stage: str, count: int, columns: list[str] | None = None) -> list[dict[str, Any]]:
         """Return the first rows of a stage's first folder."""
         rows: list[dict[str, Any]] = []

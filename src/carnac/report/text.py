@@ -123,12 +123,11 @@ def losses_text(story: Story) -> str:
     if not story.metrics:
         return ""
     first, last = story.metrics[0], story.metrics[-1]
-    tail = story.metrics[-max(1, len(story.metrics) // 10) :]
-    mean = sum(row["loss"] for row in tail) / len(tail)
+    mean, count = story.last_loss()
     state = "" if story.find("model") else " so far"
     return (
         f"training: {len(story.metrics)} steps{state}; loss {first['loss']:.3f} at step {first['step']}, "
-        f"{last['loss']:.3f} at step {last['step']}, mean of the last {len(tail)}: {mean:.3f}"
+        f"{last['loss']:.3f} at step {last['step']}, mean of the last {count}: {mean:.3f}"
     )
 
 
