@@ -35,7 +35,10 @@ def cli() -> None:
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, as in training.steps=20."
 )
 def check(recipes: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
-    """Find every mistake in RECIPES (files or folders), alone and together, without running anything."""
+    """Find every mistake in RECIPES, running nothing.
+
+    Files or folders; mistakes of each, and between them.
+    """
     from carnac.jobs.recipes import load_checked
 
     loaded = load_checked(recipes, overrides)
