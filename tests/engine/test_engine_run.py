@@ -31,7 +31,7 @@ def test_one_and_three_workers_give_the_same_manifest(tmp_path: Path) -> None:
     three, lines = _run(units, tmp_path / "three", workers=3)
     assert one == three
     assert lines[0] == "numbers: task of 7, 0 done"
-    assert lines[1].startswith("numbers: 35 rows, 0.0 MB, 7 records lost (7 of 7 units done in ")
+    assert lines[1].startswith("numbers: 35 rows, 0.0 MB, 7 records lost (7 too_odd) (7 of 7 units done in ")
     assert _files(tmp_path / "one") == _files(tmp_path / "three") == {unit.file_name for unit in units} | {MANIFEST}
 
 
@@ -41,7 +41,7 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
     both, _ = _run(units, tmp_path / "out")
     again, lines = _run(units, tmp_path / "out")
     assert executions(tmp_path / "log") == {"00000": 1, "00001": 1, "00002": 1}
-    assert lines == ["numbers: 15 rows, 0.0 MB, 3 records lost (3 units, all done before)"]
+    assert lines == ["numbers: 15 rows, 0.0 MB, 3 records lost (3 too_odd) (3 units, all done before)"]
     assert first != both == again
 
 

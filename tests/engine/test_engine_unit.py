@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carnac.core.errors import InputError
-from carnac.engine.unit import Stage, Unit, digest_of, outside_digest, unit_name
+from carnac.engine.unit import Stage, Unit, digest_of, outside_digest, unit_names
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 SETTINGS = st.dictionaries(st.text(), st.recursive(SCALARS, lambda inner: st.lists(inner) | st.tuples(inner)))
@@ -74,26 +74,32 @@ def test_a_setting_that_json_cannot_hold_is_our_own_mistake(value: Any) -> None:
         NUMBERS.unit("a", None, settings={"x": value}, inputs=[])
 
 
-@settings(deadline=None)
-@given(st.integers(0, 99999), st.text(st.characters(exclude_characters="/\x00", exclude_categories=["Cs"]), min_size=1))
-def test_any_file_name_makes_a_unit_name(index: int, name: str) -> None:
-    made = unit_name(index, Path(name))
-    assert Unit(name=made, key="0" * 64, task=None).file_name == f"{made}-{'0' * 16}.parquet"
-    assert len(made) <= 86
+@given(st.lists(st.text(st.characters(exclude_characters="/\x00", exclude_categories=["Cs"]), min_size=1), max_size=6))
+def test_any_file_names_make_unit_names_that_differ(files: list[str]) -> None:
+    made = unit_names([Path(name) for name in files])
+    assert len(set(made)) == len(files)
+    for name in made:
+        assert Unit(name=name, key="0" * 64, task=None).file_name == f"{name}-{'0' * 16}.parquet"
 
 
 @pytest.mark.parametrize(
     ("file", "name"),
     [
-        ("CC-MAIN-2024.warc.gz", "00007-CC-MAIN-2024"),
-        ("crawl.warc", "00007-crawl"),
-        ("a b&c.warc.zst", "00007-a_b_c"),
-        ("part.parquet", "00007-part"),
-        ("no-extension", "00007-no-extension"),
+        ("CC-MAIN-2024.warc.gz", "CC-MAIN-2024"),
+        ("crawl.warc", "crawl"),
+        ("a b&c.warc.zst", "a_b_c"),
+        ("part.parquet", "part"),
+        ("no-extension", "no-extension"),
     ],
 )
 def test_unit_names_are_readable(file: str, name: str) -> None:
-    assert unit_name(7, Path("deep/folder") / file) == name
+    assert unit_names([Path("deep/folder") / file]) == [name]
+
+
+def test_a_file_added_before_others_changes_no_name_of_theirs() -> None:
+    later = [Path("b.warc.gz"), Path("c.warc.gz"), Path("more/c.warc.gz")]
+    assert unit_names(later) == ["b", "c", "c~2"]
+    assert unit_names([Path("a.warc.gz"), *later])[1:] == unit_names(later)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a b", "\u00e9", "a\n"])

@@ -100,7 +100,7 @@ def test_reading_what_is_not_there(tmp_path: Path) -> None:
         read_image(path, size, 10)
     with pytest.raises(InputError, match="got 5 bytes"):
         read_image(path, size - 5, 10)
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="cannot be read"):
         read_image(path, -1, 10)
     with pytest.raises(InputError, match=r"none\.tar"):
         read_image(tmp_path / "none.tar", 0, 10)

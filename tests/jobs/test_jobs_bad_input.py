@@ -162,3 +162,30 @@ def test_repeats_alone(crawled: Path, tmp_path: Path) -> None:
 def _metadata(folder: Path) -> dict[bytes, Any]:
     first = json.loads((folder / "manifest.json").read_bytes())["parts"][0]["file"]
     return dict(pq.read_schema(folder / first).metadata)
+
+
+def test_a_sound_second_record_of_an_image_replaces_a_bad_first_one(tmp_path: Path) -> None:
+    good = picture("teal")
+    parts = [
+        record(f"{SITE}/1", "text/html", page(1, '<img src="/late.png"><img src="/never.png">')),
+        record(f"{SITE}/late.png", "image/png", good[: len(good) // 2]),
+        record(f"{SITE}/late.png", "image/png", good),
+        record(f"{SITE}/never.png", "image/png", b"no picture"),
+    ]
+    (tmp_path / "crawl.warc").write_bytes(b"".join(parts))
+    carnac(tmp_path, "run", str(RECIPES / "01-crawl.toml"), "--set", "warcs=['crawl.warc']")
+    carnac(tmp_path, "run", str(RECIPES / "02-images.toml"))
+    found = {row["url"].rpartition("/")[2]: row["reason"] for row in all_rows(tmp_path / "out/tiny/images")}
+    assert found == {"late.png": None, "never.png": "not_an_image"}
+
+
+def test_one_archive_by_two_spellings_is_read_once_and_a_new_one_redoes_no_other(tmp_path: Path) -> None:
+    for name in ("b", "c"):
+        (tmp_path / f"{name}.warc").write_bytes(record(f"{SITE}/{name}", "text/html", page(1)))
+    crawl = str(RECIPES / "01-crawl.toml")
+    out = carnac(tmp_path, "run", crawl, "--set", f"warcs=['*.warc', './b.warc', '{tmp_path}/c.warc']")
+    assert "2 of 2 units done" in out
+    (tmp_path / "a.warc").write_bytes(record(f"{SITE}/a", "text/html", page(2)))
+    assert "1 of 3 units done" in carnac(tmp_path, "run", crawl, "--set", "warcs=['*.warc']")
+    assert "is a folder" not in out
+    assert "a folder. Wanted files" in carnac(tmp_path, "run", crawl, "--set", f"warcs=['{tmp_path}']", code=1)

@@ -53,6 +53,8 @@ def parts(shards: Path) -> dict[str, int]:
 
 def test_a_plan_of_two_shards(shards: Path, done: Done) -> None:
     made = plan(shards, SETTINGS)
+    assert not list(shards.parent.joinpath("plan").rglob("manifest.json"))
+    made.publish()
     assert done.units == ["tokenizer/tokenizer", "pieces/00000-a", "pieces/00001-a", "plan/rows"]
     assert parts(shards) == {"tokenizer": 1, "pieces": 2, "rows": 1}
     assert made.table().num_rows == 6

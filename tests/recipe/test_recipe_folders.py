@@ -56,7 +56,8 @@ def test_a_folder_of_another_stage_is_a_mistake(tmp_path: Path) -> None:
 
 def test_two_writers_of_one_folder_are_a_mistake(tmp_path: Path) -> None:
     assert _mistakes(tmp_path, SOURCE, TOY.replace("out/toys", "out/../out/documents")) == [
-        "1.toml:3: output: out/../out/documents: an earlier recipe of this run writes there too."
+        "1.toml:3: output: out/../out/documents: an earlier recipe of this run writes there too.",
+        "1.toml:3: output: out/../out/documents: the recipe reads this folder. Choose another output.",
     ]
 
 

@@ -160,7 +160,7 @@ def write_images(folder: Path) -> None:
             for n in range(2)
         ),
     ]
-    counts = {"kept": 2, "dropped.not_in_archive": 2, "bytes_beside": 0}
+    counts = {"kept": 2, "dropped.not_in_archive": 2}
     write_stage(folder / "images", "images", rows, counts=counts, lost=[("a@1", "second_record_of_url", "again")])
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from story_runs import DATA, RECIPES, all_rows, carnac, digests, run_recipes
+from story_runs import DATA, RECIPES, all_rows, carnac, digests, overrides, run_recipes
 
 ALL = [*DATA, "05-train.toml", "06-evaluate.toml", "07-chat.toml"]
 
@@ -155,6 +156,64 @@ def test_wrong_models_and_folders_are_sentences(finished: Path) -> None:
     assert "no such folder" in carnac(finished, "show", "nowhere", code=1)
     out = carnac(finished, "run", str(RECIPES / "05-train.toml"), "--set", "training.steps=3", code=1)
     assert "made by another run" in out
+
+
+def test_what_is_damaged_or_gone_is_made_again(finished: Path, tmp_path: Path) -> None:
+    subprocess.run(["cp", "-a", str(finished / "out"), str(tmp_path)], check=True)
+    out = tmp_path / "out" / "tiny"
+    next((out / "images/packs").glob("skimage-00001*.tar")).unlink()
+    next((out / "plan/tokenizer").glob("*.json")).rename(tmp_path / "gone.json")
+    (out / "curated/funnel.json").write_text('{"drawn')
+    (out / "model/tokenizer.json").unlink()
+    weights = bytearray((out / "model/model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (out / "model/model.safetensors").write_bytes(weights)
+    printed = run_recipes(tmp_path, ALL)
+    assert "images: 103 rows" in printed
+    assert "1 of 2 units done" in printed
+    assert "resumed at step 12" in printed
+    assert digests(out) == digests(finished / "out" / "tiny")
+    for name in ("curated/funnel.json", "model/tokenizer.json", "model/model.safetensors"):
+        assert (out / name).read_bytes() == (finished / "out/tiny" / name).read_bytes()
+
+
+def test_weights_of_another_run_are_not_taken_for_this_ones(finished: Path, tmp_path: Path) -> None:
+    subprocess.run(["cp", "-a", str(finished / "out"), str(tmp_path)], check=True)
+    model = tmp_path / "out" / "tiny" / "model"
+    for seed in ("1", "0"):
+        shutil.rmtree(model / "checkpoints")
+        run_recipes(tmp_path, ["05-train.toml"], "--set", f"training.seed={seed}")
+    assert all_rows(model) == all_rows(finished / "out/tiny/model")
+    weights = (model / "model.safetensors").read_bytes()
+    assert weights == (finished / "out/tiny/model/model.safetensors").read_bytes()
+
+
+def test_lost_metrics_are_a_sentence(finished: Path, tmp_path: Path) -> None:
+    subprocess.run(["cp", "-a", str(finished / "out"), str(tmp_path)], check=True)
+    model = tmp_path / "out" / "tiny" / "model"
+    (model / "metrics.jsonl").unlink()
+    next(model.glob("training-*.parquet")).unlink()
+    out = carnac(tmp_path, "run", str(RECIPES / "05-train.toml"), *overrides(["05-train.toml"]), code=1)
+    assert "metrics.jsonl: holds 0 steps" in out
+
+
+def test_an_output_that_is_an_input_or_another_stage_is_refused(finished: Path) -> None:
+    before = digests(finished)
+    images = str(RECIPES / "02-images.toml")
+    same = carnac(finished, "run", images, "--set", "output='out/tiny/documents'", code=2)
+    assert "the recipe reads this folder" in same
+    other = carnac(finished, "run", str(RECIPES / "06-evaluate.toml"), "--set", "output='out/tiny/plan/rows'", code=2)
+    assert "holds stage 'plan' already" in other
+    inside = carnac(finished, "run", str(RECIPES / "04-shards.toml"), "--set", "output='out/tiny/images'", code=2)
+    assert "the recipe reads this folder" in inside
+    assert digests(finished) == before
+
+
+def test_masks_of_a_pass_that_the_run_no_longer_has_are_not_read(finished: Path) -> None:
+    recipes = [str(RECIPES / name) for name in ("03-curate.toml", "04-shards.toml")]
+    out = carnac(finished, "check", *recipes, "--set", "pass.2.name=dups", code=2)
+    assert "04-shards.toml" in out
+    assert "no recipe before this one writes masks there" in out
 
 
 def test_the_chain_takes_under_two_minutes(tmp_path: Path) -> None:

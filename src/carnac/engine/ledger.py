@@ -26,7 +26,10 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """`digest` is the sha256 of the part's row groups and schema: equal rows in equal order give equal digests."""
+    """`digest` is the sha256 of the part's row groups and schema: equal rows in equal order give equal digests.
+
+    `beside` maps the other files of the unit, relative to the folder, to their bytes: without them it is not done.
+    """
 
     stage: str
     version: int
@@ -36,6 +39,7 @@ class Ledger:
     rows: int
     seconds: float
     counts: dict[str, int] = field(default_factory=dict)
+    beside: dict[str, int] = field(default_factory=dict)
     quarantine: tuple[Quarantined, ...] = ()
 
     def to_json(self) -> str:

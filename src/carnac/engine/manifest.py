@@ -17,7 +17,7 @@ from carnac import __version__
 from carnac.core.errors import InputError
 from carnac.engine.ledger import Ledger, read_ledger
 from carnac.engine.part import write_file
-from carnac.engine.unit import Unit, digest_of
+from carnac.engine.unit import Stage, Unit, digest_of
 
 MANIFEST = "manifest.json"
 
@@ -34,6 +34,12 @@ class PartEntry:
     bytes: int
     seconds: float
     counts: dict[str, int]
+    beside: dict[str, int]
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of the part and of the files beside it."""
+        return self.bytes + sum(self.beside.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,23 +85,45 @@ class Manifest:
 
 def collect_parts(folder: Path, units: Sequence[Unit]) -> tuple[PartEntry, ...]:
     """Return the entries of committed `units`, read from their footers."""
-    entries = []
-    for unit in units:
-        path = folder / unit.file_name
-        ledger = read_ledger(path)
-        entries.append(
-            PartEntry(
-                path=path,
-                unit=ledger.unit,
-                key=ledger.key,
-                digest=ledger.digest,
-                rows=ledger.rows,
-                bytes=path.stat().st_size,
-                seconds=ledger.seconds,
-                counts=ledger.counts,
-            )
-        )
-    return tuple(entries)
+    return tuple(_entry(folder / unit.file_name) for unit in units)
+
+
+def is_done(folder: Path, unit: Unit) -> bool:
+    """Say whether the part of `unit` is there, and every file beside it with the size that it had."""
+    part = folder / unit.file_name
+    if not part.is_file():
+        return False
+    beside = {folder / name: size for name, size in _entry(part).beside.items()}
+    return all(file.is_file() and file.stat().st_size == size for file, size in beside.items())
+
+
+def _entry(path: Path) -> PartEntry:
+    ledger = read_ledger(path)
+    return PartEntry(
+        path=path,
+        unit=ledger.unit,
+        key=ledger.key,
+        digest=ledger.digest,
+        rows=ledger.rows,
+        bytes=path.stat().st_size,
+        seconds=ledger.seconds,
+        counts=ledger.counts,
+        beside=ledger.beside,
+    )
+
+
+def manifest_of(
+    stage: Stage, folder: Path, entries: Sequence[PartEntry], settings: Mapping[str, Any], inputs: Mapping[str, Any]
+) -> Manifest:
+    """Return the manifest under which `entries` are the content of `folder`; nothing is written."""
+    return Manifest(
+        folder=folder,
+        stage=stage.name,
+        version=stage.version,
+        settings=dict(settings),
+        inputs=dict(inputs),
+        parts=tuple(entries),
+    )
 
 
 def write_manifest(manifest: Manifest) -> None:

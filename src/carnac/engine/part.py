@@ -23,8 +23,6 @@ from carnac.core.errors import OutputError
 from carnac.engine.ledger import LEDGER_KEY, Ledger, Quarantined
 from carnac.engine.unit import KEY_CHARACTERS, Stage, Unit
 
-BESIDE = "bytes_beside"  # the count of bytes in files committed with a part
-
 
 def temporary_path(final: Path) -> Path:
     """Return a name beside `final` that no other attempt uses: `.NAME.HOST.PID.RANDOM.tmp`."""
@@ -121,6 +119,7 @@ class Part:
         self._final = folder / unit.file_name
         self._temporary = temporary_path(self._final)
         self._beside: list[tuple[Path, Path]] = []
+        self._sizes: dict[str, int] = {}
         self._rows: list[dict[str, Any]] = []
         self._num_rows = 0
         self._counts: Counter[str] = Counter()
@@ -153,12 +152,19 @@ class Part:
         self._counts[f"lost.{reason}"] += 1
 
     def beside(self, folder: Path, suffix: str) -> Path:
-        """Return a temporary path for a file that is committed just before the part as `folder/UNIT-KEY16<suffix>`."""
+        """Return a temporary path for a file that is committed just before the part as `folder/UNIT-KEY16<suffix>`.
+
+        `folder` is the part's own or lies in it.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         final = folder / f"{self._unit.name}-{self._unit.key[:KEY_CHARACTERS]}{suffix}"
         temporary = temporary_path(final)
         self._beside.append((temporary, final))
         return temporary
+
+    def needs(self, file: Path) -> None:
+        """Note a file in the part's folder, already written, without which the unit is not done."""
+        self._sizes[file.relative_to(self._final.parent).as_posix()] = file.stat().st_size
 
     def _flush(self) -> None:
         if self._rows:
@@ -183,10 +189,10 @@ class Part:
 
     def _commit(self) -> None:
         self._flush()
-        for temporary, _ in self._beside:
-            self._counts[BESIDE] += temporary.stat().st_size
+        for temporary, final in self._beside:
+            self._sizes[final.relative_to(self._final.parent).as_posix()] = temporary.stat().st_size
         digest = self._file.digest.copy()
-        digest.update(str(self._stage.schema).encode())
+        digest.update(self._stage.schema.serialize())  # whole: str() cuts long metadata, such as names of reasons
         ledger = Ledger(
             stage=self._stage.name,
             version=self._stage.version,
@@ -196,6 +202,7 @@ class Part:
             rows=self._num_rows,
             seconds=round(time.perf_counter() - self._started, 3),
             counts=dict(sorted(self._counts.items())),
+            beside=dict(sorted(self._sizes.items())),
             quarantine=tuple(self._quarantine),
         )
         self._writer.add_key_value_metadata({LEDGER_KEY.decode(): ledger.to_json()})

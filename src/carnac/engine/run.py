@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any
 
 from carnac.core.errors import OutputError
 from carnac.engine.local import run_units
-from carnac.engine.manifest import Manifest, PartEntry, collect_parts, write_manifest
-from carnac.engine.part import BESIDE, sweep
+from carnac.engine.manifest import Manifest, PartEntry, collect_parts, is_done, manifest_of, write_manifest
+from carnac.engine.part import sweep
 from carnac.engine.progress import Reporter
 from carnac.engine.unit import Stage, Unit
 
@@ -36,7 +37,7 @@ class Runner:
 
     def do(self, stage: Stage, units: Sequence[Unit], folder: Path) -> tuple[PartEntry, ...]:
         """Do the units whose part is missing and return the entries of all, in the order given."""
-        missing = [unit for unit in units if not (folder / unit.file_name).is_file()]
+        missing = [unit for unit in units if not is_done(folder, unit)]
         if self.dry_run:
             done = len(units) - len(missing)
             self.reporter.say(f"{stage.name}: {len(units)} units, {done} done, {len(missing)} to do -> {folder}")
@@ -50,8 +51,12 @@ class Runner:
                 for name in run_units(stage, missing, folder, self.workers):
                     task.advance(note=name)
         entries = collect_parts(folder, units)
-        self.reporter.say(_summary(stage, entries, len(missing), time.perf_counter() - started))
+        self.tell(stage, entries, len(missing), time.perf_counter() - started)
         return entries
+
+    def tell(self, stage: Stage, entries: Sequence[PartEntry], num_done: int, seconds: float) -> None:
+        """Print the summary of a stage: rows, bytes, what was lost and why, what was done now."""
+        self.reporter.say(_summary(stage, entries, num_done, seconds))
 
     def prepare(self, folder: Path) -> None:
         """Create `folder` and sweep what dead processes left there."""
@@ -72,14 +77,7 @@ class Runner:
         inputs: Mapping[str, Any],
     ) -> Manifest:
         """Write the manifest that makes `entries` the content of `folder`."""
-        manifest = Manifest(
-            folder=folder,
-            stage=stage.name,
-            version=stage.version,
-            settings=dict(settings),
-            inputs=dict(inputs),
-            parts=tuple(entries),
-        )
+        manifest = manifest_of(stage, folder, entries, settings, inputs)
         if not self.dry_run:
             write_manifest(manifest)
         return manifest
@@ -87,11 +85,15 @@ class Runner:
 
 def _summary(stage: Stage, entries: Sequence[PartEntry], num_done: int, seconds: float) -> str:
     rows = sum(entry.rows for entry in entries)
-    lost = sum(number for entry in entries for name, number in entry.counts.items() if name.startswith("lost."))
-    size = sum(entry.bytes + entry.counts.get(BESIDE, 0) for entry in entries)
+    lost: Counter[str] = Counter()
+    for entry in entries:
+        lost.update({name[5:]: number for name, number in entry.counts.items() if name.startswith("lost.")})
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in lost.most_common(3))
+    losses = f", {lost.total():,} records lost ({reasons}{', ...' if len(lost) > 3 else ''})" if lost else ""
+    size = sum(entry.total_bytes for entry in entries)
     work = (
         f"{num_done} of {len(entries)} units done in {seconds:.1f} s"
         if num_done
         else f"{len(entries)} units, all done before"
     )
-    return f"{stage.name}: {rows:,} rows, {size / 1e6:.1f} MB{f', {lost:,} records lost' if lost else ''} ({work})"
+    return f"{stage.name}: {rows:,} rows, {size / 1e6:.1f} MB{losses} ({work})"

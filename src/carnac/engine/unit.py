@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class Unit:
     task: Any
 
     def __post_init__(self) -> None:
-        assert re.fullmatch(r"[A-Za-z0-9._-]+", self.name), f"unit name {self.name!r} does not fit a file name"
+        assert re.fullmatch(r"[A-Za-z0-9._~-]+", self.name), f"unit name {self.name!r} does not fit a file name"
 
     @property
     def file_name(self) -> str:
@@ -87,7 +88,16 @@ def outside_digest(path: Path) -> str:
     return digest_of({"name": path.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns})
 
 
-def unit_name(index: int, path: Path) -> str:
-    """Return a readable unit name for the `index`-th input file: its number and its stem, made safe for file names."""
-    stem = re.sub(r"\.(warc|parquet|gz|zst)$", "", re.sub(r"\.(gz|zst)$", "", path.name))
-    return f"{index:05d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', stem)[:80]}"
+def unit_names(paths: Sequence[Path]) -> list[str]:
+    """Return a readable unit name per input file: its stem made safe, numbered from the second file of one stem on.
+
+    No position goes into a name, and so into a key: a file added to a crawl redoes no other.
+    """
+    met: Counter[str] = Counter()
+    names = []
+    for path in paths:
+        stem = re.sub(r"\.(warc|parquet)$", "", re.sub(r"\.(gz|zst)$", "", path.name))
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[:80] or "_"
+        met[name] += 1
+        names.append(name if met[name] == 1 else f"{name}~{met[name]}")
+    return names

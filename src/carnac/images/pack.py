@@ -75,7 +75,8 @@ def read_image(pack: Path, offset: int, length: int) -> bytes:
             file.seek(offset)
             payload = file.read(length)
     except (OSError, ValueError) as error:
-        raise InputError(f"{pack}: cannot read {length} bytes at offset {offset}: {error}") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{pack}: cannot be read ({reason}). Run the recipe that writes the images again.") from error
     if len(payload) != length:
         raise InputError(
             f"{pack}: got {len(payload)} bytes at offset {offset}, wanted {length}. The pack is cut short or not "

@@ -13,7 +13,7 @@ from carnac.core.errors import RecordError
 from carnac.core.schema import DOCUMENTS, document_to_row
 from carnac.engine.part import Part
 from carnac.engine.run import Runner
-from carnac.engine.unit import Stage, Unit, outside_digest, unit_name
+from carnac.engine.unit import Stage, Unit, outside_digest, unit_names
 from carnac.jobs.inputs import find_files
 from carnac.jobs.recipes import keep_recipe
 from carnac.recipe.settings import Recipe, Writes
@@ -49,10 +49,11 @@ class CrawlTask:
 def run(recipe: CrawlRecipe, runner: Runner) -> None:
     """Write `documents/`."""
     units = []
-    for index, warc in enumerate(find_files(recipe.warcs)):
+    warcs = find_files(recipe.warcs)
+    for name, warc in zip(unit_names(warcs), warcs, strict=True):
         task = CrawlTask(warc=warc, settings=recipe.extract, limit=recipe.limit)
         settings = {"extract": recipe.extract.model_dump(mode="json"), "limit": recipe.limit}
-        units.append(STAGE.unit(unit_name(index, warc), task, settings=settings, inputs=[outside_digest(warc)]))
+        units.append(STAGE.unit(name, task, settings=settings, inputs=[outside_digest(warc)]))
     entries = runner.do(STAGE, units, recipe.output)
     inputs = {"warcs": [str(unit.task.warc.resolve()) for unit in units]}
     runner.publish(STAGE, recipe.output, entries, recipe.extract.model_dump(mode="json"), inputs)

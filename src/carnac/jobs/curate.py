@@ -5,6 +5,7 @@ Units: one per documents part for signals and for every pass; one for the search
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Iterator
@@ -209,10 +210,13 @@ def judge_unit(unit: Unit, part: Part) -> None:
 def _write_funnel(recipe: CurateRecipe, documents: Manifest, signals: Manifest) -> None:
     """Write `funnel.json`, unless the one there was drawn from the same masks."""
     masks = [read_manifest(recipe.output / "masks" / step.name, "masks") for step in recipe.passes]
-    drawn_from = digest_of([documents.digest, signals.digest, *(manifest.digest for manifest in masks)])
+    passes = [step.model_dump(mode="json") for step in recipe.passes]
+    drawn_from = digest_of([documents.digest, signals.digest, passes, *(manifest.digest for manifest in masks)])
     path = recipe.output / "funnel.json"
-    if path.is_file() and json.loads(path.read_bytes())["drawn_from"] == drawn_from:
-        return
+    # A damaged funnel is drawn again: it holds nothing that the masks do not.
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        if json.loads(path.read_bytes())["drawn_from"] == drawn_from:
+            return
     funnel = Funnel(recipe.passes)
     for entry in documents.parts:
         funnel.add_part(

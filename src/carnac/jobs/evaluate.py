@@ -63,7 +63,7 @@ def run(recipe: EvaluateRecipe, runner: Runner) -> None:
     """Write a row per held-out document with an image, and `evaluation.json`."""
     model = read_manifest(recipe.model, "model")
     shards = read_manifest(recipe.shards, "shards")
-    settings = {"grounding": recipe.grounding.model_dump(mode="json"), "limit": recipe.limit}
+    settings = {"seed": recipe.grounding.seed, "limit": recipe.limit}
     inputs = [model.digest, shards.digest]
     unit = STAGE.unit("grounding", recipe, settings=settings, inputs=inputs)
     entries = runner.do(STAGE, [unit], recipe.output)

@@ -16,7 +16,7 @@ from carnac.engine.aligned import read_aligned, read_rows
 from carnac.engine.manifest import Manifest, read_manifest
 from carnac.engine.part import Part
 from carnac.engine.run import Runner
-from carnac.engine.unit import Stage, Unit, outside_digest, unit_name
+from carnac.engine.unit import Stage, Unit, outside_digest, unit_names
 from carnac.images.fetch import fetch_images
 from carnac.images.inspect import inspect_image
 from carnac.images.pack import PackWriter
@@ -69,11 +69,12 @@ def run(recipe: ImagesRecipe, runner: Runner) -> None:
         return STAGE.unit(name, task, settings={**settings, **extra}, inputs=[*wanted, *inputs])
 
     archives = []
-    for index, warc in enumerate(Path(name) for name in documents.inputs["warcs"]):
-        archives.append(unit(unit_name(index, warc), warc, (), {}, [outside_digest(warc)]))
+    warcs = [Path(name) for name in documents.inputs["warcs"]]
+    for name, warc in zip(unit_names(warcs), warcs, strict=True):
+        archives.append(unit(name, warc, (), {}, [outside_digest(warc)]))
     entries = runner.do(STAGE, archives, recipe.output)
     http = {"http": recipe.http.model_dump(mode="json")} if recipe.fetch else {}
-    rest = unit("rest", None, tuple(entry.path for entry in entries), http, [entry.digest for entry in entries])
+    rest = unit("~rest", None, tuple(entry.path for entry in entries), http, [entry.digest for entry in entries])
     entries += runner.do(STAGE, [rest], recipe.output)
     shown = {**settings, "fetch": recipe.fetch, **http}
     runner.publish(STAGE, recipe.output, entries, shown, {"documents": str(recipe.documents)})
@@ -107,8 +108,8 @@ def take_images(unit: Unit, part: Part) -> None:
                 got = fetched[url]
                 if got.payload is None:
                     keep.drop(url, "http", got.reason or "connection_failed")
-                else:
-                    keep.take(url, "http", got.payload)
+                elif (reason := keep.take(url, "http", got.payload)) is not None:
+                    keep.drop(url, "http", reason)
 
 
 def wanted_urls(task: ImagesTask) -> dict[str, None]:
@@ -136,18 +137,18 @@ class _Keeper:
     def __init__(self, part: Part, pack: PackWriter, pack_name: str, settings: ImageSettings) -> None:
         self._part, self._pack, self._pack_name, self.settings = part, pack, pack_name, settings
 
-    def take(self, url: str, source: str, payload: bytes) -> None:
-        """Keep an image, or drop it for what is wrong with its bytes."""
+    def take(self, url: str, source: str, payload: bytes) -> str | None:
+        """Keep an image, or return the reason for which its bytes are refused."""
         try:
             facts = inspect_image(payload, self.settings)
         except RecordError as error:
-            self.drop(url, source, error.reason)
-            return
+            return error.reason
         offset, length = self._pack.add(facts.sha256, facts.media_type, payload)
         place = {"pack": self._pack_name, "offset": offset, "length": length}
         known = {"sha256": facts.sha256, "media_type": facts.media_type, "width": facts.width, "height": facts.height}
         self._part.write({"url": url, "status": "kept", "source": source, **known, **place})
         self._part.count("kept")
+        return None
 
     def drop(self, url: str, source: str | None, reason: str) -> None:
         """Note that an image is not kept, and why."""
@@ -156,23 +157,27 @@ class _Keeper:
 
 
 def _take_from_archive(warc: Path, urls: dict[str, None], keep: _Keeper, part: Part) -> None:
-    settled: set[str] = set()
+    """Take each wanted URL from its first sound record; one that has none keeps the reason of its first bad one."""
+    kept: set[str] = set()
+    failed: dict[str, str] = {}
     for record in read_responses(warc, max_payload_bytes=keep.settings.max_image_bytes):
-        if record.url in settled:
-            part.quarantine(f"{warc.name}@{record.offset}", "second_record_of_url", record.url or "")
+        url = record.url
+        if url is None or url not in urls:
             continue
-        if record.url is None or record.url not in urls:
-            continue
-        if isinstance(record, Damage):
-            settled.add(record.url)
-            keep.drop(record.url, "warc", record.reason)
-            continue
-        if not 200 <= record.status < 300:
+        if url in kept:
+            part.quarantine(f"{warc.name}@{record.offset}", "second_record_of_url", url)
+        elif isinstance(record, Damage):
+            failed.setdefault(url, record.reason)
+        elif not 200 <= record.status < 300:
             # A page requisite that failed in the crawl may still be had over HTTP: it stays wanted.
             part.count("archived_failures")
-            continue
-        settled.add(record.url)
-        keep.take(record.url, "warc", record.payload)
+        elif (reason := keep.take(url, "warc", record.payload)) is None:
+            kept.add(url)
+        else:
+            failed.setdefault(url, reason)
+    for url, reason in failed.items():
+        if url not in kept:
+            keep.drop(url, "warc", reason)
 
 
 STAGE = Stage(name="images", version=1, schema=IMAGES, work=take_images)

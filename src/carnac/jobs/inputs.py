@@ -14,13 +14,16 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
 
     Raises InputError for a pattern without a file.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for pattern in patterns:
         # A pattern may be absolute, which Path.glob does not take.
         files = [Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file()]  # noqa: PTH207
+        if not files and Path(pattern).is_dir():
+            raise InputError(f"{pattern}: a folder. Wanted files; try {pattern.rstrip('/')}/*.warc.gz.")
         if not files:
             raise InputError(
                 f"{pattern}: no such file. Wanted input files; check the path, which is taken from {Path.cwd()}."
             )
-        found.update(dict.fromkeys(files))
-    return list(found)
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())

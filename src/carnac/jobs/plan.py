@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from carnac.engine.aligned import read_rows
-from carnac.engine.manifest import Manifest, PartEntry
+from carnac.engine.manifest import Manifest, PartEntry, manifest_of, write_manifest
 from carnac.engine.part import Part
 from carnac.engine.run import Runner
 from carnac.engine.unit import KEY_CHARACTERS, Stage, Unit, digest_of
@@ -69,6 +69,12 @@ class Plan:
     tokenizer_file: Path
     rows: PartEntry
     digest: str
+    manifests: tuple[Manifest, ...]
+
+    def publish(self) -> None:
+        """Make this plan the one that its folder lists; called when the run that needs it is sure to go on."""
+        for manifest in self.manifests:
+            write_manifest(manifest)
 
     def table(self) -> pa.Table:
         """Read the packed rows."""
@@ -76,7 +82,7 @@ class Plan:
 
 
 def make_plan_folder(shards: Manifest, folder: Path, settings: PlanSettings, runner: Runner) -> Plan:
-    """Write `folder/tokenizer`, `folder/pieces` and `folder/rows`."""
+    """Write the parts of `folder/tokenizer`, `folder/pieces` and `folder/rows`; `Plan.publish` lists them."""
     paths = tuple(entry.path for entry in shards.parts)
     names = {"shards": str(shards.folder)}
     tokenizer_settings = settings.tokenizer.model_dump(mode="json")
@@ -84,7 +90,7 @@ def make_plan_folder(shards: Manifest, folder: Path, settings: PlanSettings, run
     unit = TOKENIZER.unit("tokenizer", task, settings=tokenizer_settings, inputs=[shards.digest])
     trained = runner.do(TOKENIZER, [unit], folder / "tokenizer")
     tokenizer_file = folder / "tokenizer" / f"{unit.name}-{unit.key[:KEY_CHARACTERS]}.json"
-    runner.publish(TOKENIZER, folder / "tokenizer", trained, tokenizer_settings, names)
+    vocabulary = manifest_of(TOKENIZER, folder / "tokenizer", trained, tokenizer_settings, names)
 
     cutting = {
         "pictures": settings.pictures.model_dump(mode="json"),
@@ -107,7 +113,7 @@ def make_plan_folder(shards: Manifest, folder: Path, settings: PlanSettings, run
         for entry in shards.parts
     ]
     cut = runner.do(PIECES_STAGE, units, folder / "pieces")
-    pieces = runner.publish(PIECES_STAGE, folder / "pieces", cut, cutting, names)
+    pieces = manifest_of(PIECES_STAGE, folder / "pieces", cut, cutting, names)
 
     packing = {"mix": settings.mix.model_dump(mode="json"), "num_batches": settings.num_batches}
     packed = PLAN_STAGE.unit(
@@ -117,10 +123,11 @@ def make_plan_folder(shards: Manifest, folder: Path, settings: PlanSettings, run
         inputs=[pieces.digest],
     )
     rows = runner.do(PLAN_STAGE, [packed], folder / "rows")
-    manifest = runner.publish(PLAN_STAGE, folder / "rows", rows, packing, names)
+    manifest = manifest_of(PLAN_STAGE, folder / "rows", rows, packing, names)
     # Rows hold lengths, not ids: where a plan is shorter than an epoch, another tokenizer may give equal rows.
     digest = digest_of([trained[0].digest, manifest.digest])
-    return Plan(tokenizer_file=tokenizer_file, rows=rows[0], digest=digest)
+    manifests = (vocabulary, pieces, manifest)
+    return Plan(tokenizer_file=tokenizer_file, rows=rows[0], digest=digest, manifests=manifests)
 
 
 def train_tokenizer_unit(unit: Unit, part: Part) -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import Field
 
 from carnac.core.batch import Batch
-from carnac.engine.manifest import Manifest, read_manifest
+from carnac.core.errors import InputError
+from carnac.engine.manifest import MANIFEST, Manifest, collect_parts, is_done, read_manifest
 from carnac.engine.part import Part
 from carnac.engine.progress import Task
 from carnac.engine.run import Runner
 from carnac.engine.unit import Stage, Unit
-from carnac.jobs.models import InputSettings, write_inputs
+from carnac.jobs.models import INPUTS_FILE, InputSettings, write_inputs
 from carnac.jobs.plan import Plan, PlanSettings, make_plan_folder
 from carnac.jobs.recipes import keep_recipe
 from carnac.mix.batches import BatchReader, read_ahead
@@ -25,7 +28,9 @@ from carnac.mix.settings import MixSettings
 from carnac.model.settings import ModelSettings
 from carnac.recipe.settings import Recipe, ShardsFolder, Writes
 from carnac.recipe.source import Location
+from carnac.sequence.pixels import image_tokens
 from carnac.sequence.settings import PictureSettings, TokenizerSettings
+from carnac.sequence.tokenizer import FILE_NAME as TOKENIZER_FILE
 from carnac.sequence.tokenizer import load_tokenizer
 from carnac.train.metrics import MetricsFile, StepRecord, read_metrics, truncate_metrics
 from carnac.train.settings import TrainSettings
@@ -83,6 +88,10 @@ def check(recipe: TrainRecipe) -> list[tuple[Location, str]]:
             f"the tower's patch_size is {patch}, but pictures.patch_px is {recipe.pictures.patch_px}; make them equal."
         )
         mistakes.append((("model", "vision", "config", "patch_size"), message))
+    tokens = image_tokens(recipe.pictures.size_px, recipe.pictures.size_px, recipe.pictures)
+    if tokens > recipe.mix.row_tokens:
+        message = f"a row has {recipe.mix.row_tokens} positions, but a picture takes {tokens}; wanted more."
+        mistakes.append((("mix", "row_tokens"), message))
     longest = recipe.model.language.config.get("max_position_embeddings")
     if isinstance(longest, int) and longest < recipe.mix.row_tokens:
         message = f"{longest} positions, but a row has {recipe.mix.row_tokens} (mix.row_tokens); wanted as many."
@@ -108,12 +117,31 @@ def run(recipe: TrainRecipe, runner: Runner) -> None:
     unit = STAGE.unit("training", None, settings=affecting, inputs=[plan.digest, shards.digest])
     if runner.dry_run:
         runner.do(STAGE, [unit], recipe.output)
+        return
     runner.prepare(recipe.output)
-    if not (recipe.output / unit.file_name).is_file():
+    began, done = time.perf_counter(), holds_model(recipe.output, unit)
+    if done:
+        plan.publish()
+    else:
         _Training(recipe, training, plan, shards, runner).run(unit, inputs)
-    entries = runner.do(STAGE, [unit], recipe.output)
+    entries = collect_parts(recipe.output, [unit])
+    runner.tell(STAGE, entries, int(not done), time.perf_counter() - began)
     runner.publish(STAGE, recipe.output, entries, affecting, {"shards": str(recipe.shards)})
     keep_recipe(recipe, recipe.output)
+
+
+def holds_model(folder: Path, unit: Unit) -> bool:
+    """Say whether `folder` holds the finished model of `unit`: every file, and the very weights that its part names.
+
+    All runs of a folder give their files the same names, so the part alone would vouch for another run's weights.
+    """
+    from carnac.model.weights import WEIGHTS_FILE
+
+    if not is_done(folder, unit):
+        return False
+    weights = pq.read_table(folder / unit.file_name, columns=["weights_sha256"])["weights_sha256"].to_pylist()[-1]
+    with (folder / WEIGHTS_FILE).open("rb") as file:
+        return bool(hashlib.file_digest(file, "sha256").hexdigest() == weights)
 
 
 @dataclass(slots=True)
@@ -137,6 +165,7 @@ class _Watch:
     def save(self, next_step: int) -> None:
         from carnac.train.checkpoint import write_checkpoint
 
+        self.metrics.sync()  # before the checkpoint that goes on from them
         write_checkpoint(
             self.folder, self.parts, next_step, key=self.key, learning_rate=self.rate, keep_last=self.keep_last
         )
@@ -156,16 +185,19 @@ class _Training:
 
     def run(self, unit: Unit, inputs: InputSettings) -> None:
         """Train to the end and commit the model: its files first, the part that says so last."""
-        from carnac.model.weights import WEIGHTS_FILE, save_model
+        from carnac.model.weights import CONFIG_FILE, WEIGHTS_FILE, save_model
         from carnac.train.curve import draw_loss
 
+        output = self._recipe.output
         model, parts = self._build()
         start = self._resume(parts, unit.key)
+        # From here on the folders are this run's: a manifest of an earlier one would vouch for files that are replaced.
+        (output / MANIFEST).unlink(missing_ok=True)
+        self._plan.publish()
         self._loop(model, parts, start, unit.key)
-        output = self._recipe.output
         save_model(model, output)
         write_inputs(output, self._plan.tokenizer_file, inputs)
-        rows = read_metrics(self._metrics)
+        rows = self._whole_metrics(self._settings.steps)
         draw_loss(rows, output / "loss.png")
         weights = hashlib.sha256((output / WEIGHTS_FILE).read_bytes()).hexdigest()
         with Part(STAGE, unit, output) as part:
@@ -173,6 +205,8 @@ class _Training:
                 last = row["step"] == self._settings.steps - 1
                 kept = {name: row[name] for name in MODEL.names if name in row}
                 part.write({**kept, "weights_sha256": weights if last else None})
+            for name in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, INPUTS_FILE, "loss.png"):
+                part.needs(output / name)
             part.count("parameters", sum(parameter.numel() for parameter in model.parameters()))
             part.count("tokens", sum(row["tokens"] for row in rows))
             part.count("images", sum(row["images"] for row in rows))
@@ -213,7 +247,18 @@ class _Training:
             start = resumed.next_step
         if self._metrics.is_file():
             truncate_metrics(self._metrics, start)
+        self._whole_metrics(start)
         return start
+
+    def _whole_metrics(self, steps: int) -> list[dict[str, Any]]:
+        """Return the records of steps 0 to `steps` - 1, of which the part is made. Raises InputError when one lacks."""
+        rows = read_metrics(self._metrics)
+        if [row["step"] for row in rows] != list(range(steps)):
+            raise InputError(
+                f"{self._metrics}: holds {len(rows)} steps, but {self._checkpoints} goes on from step {steps}. "
+                f"Put the file back, or remove {self._checkpoints} to train again from the beginning."
+            )
+        return rows
 
     def _loop(self, model: AutoregressiveModel, parts: Parts, start: int, key: str) -> None:
         from carnac.train.loop import train

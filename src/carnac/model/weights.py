@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from carnac.core.errors import InputError
+from carnac.engine.part import temporary_path
 from carnac.model.autoregressive import AutoregressiveModel
 from carnac.model.language import language_from_config
 from carnac.model.settings import ModelSettings
@@ -125,7 +126,7 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = temporary_path(path)
     try:
         write(partial)
         with partial.open("rb") as handle:

@@ -48,7 +48,8 @@ def parse_overrides(pairs: Sequence[str]) -> dict[Location, Any]:
             mistakes.append(Mistake(where="--set", line=None, key="", message=message))
             continue
         try:
-            value = tomllib.loads(f"value = {text}")["value"]
+            read = tomllib.loads(f"value = {text}")
+            value = read["value"] if len(read) == 1 else text
         except (tomllib.TOMLDecodeError, KeyError, RecursionError):
             value = text
         overrides[tuple(int(part) if part.isdecimal() else part for part in key.strip().split("."))] = value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from carnac.engine.aligned import read_batches
+from carnac.engine.ledger import read_ledger
 from carnac.engine.manifest import Manifest
 
 MAX_ROWS = 10_000  # of a stage looked at: under a second, and bounded whatever the size of the stage
@@ -23,7 +25,7 @@ def column_facts(manifest: Manifest) -> Iterator[tuple[str, int, str]]:
     """
     if not manifest.parts:
         return
-    names = [field.name for field in pq.read_schema(manifest.parts[0].path) if _can_be_told(field.type)]
+    names = [field.name for field in _schema(manifest.parts[0].path) if _can_be_told(field.type)]
     table = _first_table(manifest, names)
     for name in table.column_names:
         column = table[name].combine_chunks()
@@ -42,6 +44,11 @@ def some_rows(manifest: Manifest, count: int) -> list[str]:
         ", ".join(f"{name} {_cut(value)}" for name, value in row.items() if not isinstance(value, list | None))
         for row in table.take(chosen).to_pylist()
     ]
+
+
+def _schema(part: Path) -> pa.Schema:
+    read_ledger(part)  # says in a sentence what is wrong with a damaged part
+    return pq.read_schema(part)
 
 
 def _first_table(manifest: Manifest, names: list[str] | None) -> pa.Table:

@@ -49,8 +49,8 @@ def _stages(story: Story) -> str:
         table.add_column(name, justify="right")
     table.add_column("counts", overflow="fold")
     for manifest in story.stages:
-        counts = {name: number for name, number in manifest.counts.items() if not name.startswith(("lost.", "bytes"))}
-        size = sum(part.bytes + part.counts.get("bytes_beside", 0) for part in manifest.parts)
+        counts = {name: number for name, number in manifest.counts.items() if not name.startswith("lost.")}
+        size = sum(part.total_bytes for part in manifest.parts)
         table.add_row(
             manifest.stage,
             str(manifest.folder.relative_to(story.folder)),

@@ -86,7 +86,7 @@ class ChatSession:
         while True:
             try:
                 yield input("> ")
-            except EOFError:
+            except (EOFError, RuntimeError):  # RuntimeError: standard input was closed before the start
                 print(file=self.out)  # the shell's prompt begins on a line of its own
                 return
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from carnac.engine.part import temporary_path
 
 # Colours that stay apart in print and for the colour-blind (Okabe and Ito 2008).
 BLUE, GREY = "#0072b2", "#9aa5b1"
@@ -46,7 +47,7 @@ def draw_loss(rows: Sequence[Mapping[str, Any]], path: Path, title: str = "Train
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = temporary_path(path)
     canvas.print_png(partial)  # type: ignore[no-untyped-call] # matplotlib types no backends
     partial.replace(path)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from carnac.engine.part import temporary_path
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
@@ -42,6 +44,10 @@ class MetricsFile:
         self._handle.write(json.dumps(asdict(record)) + "\n")
         self._handle.flush()
 
+    def sync(self) -> None:
+        """Make what was appended survive a loss of power too."""
+        os.fsync(self._handle.fileno())
+
     def __enter__(self) -> MetricsFile:
         return self
 
@@ -69,6 +75,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def truncate_metrics(path: Path, next_step: int) -> None:
     """Keep the rows before `next_step`, which a resumed run writes next; replaces the file by one rename."""
     rows = [row for row in read_metrics(path) if row["step"] < next_step]
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = temporary_path(path)
     partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     partial.replace(path)

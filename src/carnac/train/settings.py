@@ -41,12 +41,14 @@ class CheckpointSettings(Settings):
 class TrainSettings(Settings):
     """A training run."""
 
-    steps: int = Field(ge=1, description="number of steps, one batch each")
+    steps: int = Field(ge=1, le=10_000_000, description="number of steps, one batch each")
     seed: int = Field(default=0, ge=0, description="seed of the weights and of whatever is drawn in a step")
     micro_rows: int | None = Field(
         default=None, ge=1, description="rows computed at once; fewer take less memory and give the same gradient"
     )
-    threads: int = Field(default=2, ge=1, description="CPU threads; another number changes the last bits of a loss")
+    threads: int = Field(
+        default=2, ge=1, le=256, description="CPU threads; another number changes the last bits of a loss"
+    )
     optimizer: OptimizerSettings = Field(description="the optimizer")
     schedule: ScheduleSettings = Field(default_factory=ScheduleSettings, description="the learning rate over the steps")
     checkpoints: CheckpointSettings = Field(default_factory=CheckpointSettings, description="when the run is saved")
