@@ -88,13 +88,14 @@ def collect_parts(folder: Path, units: Sequence[Unit]) -> tuple[PartEntry, ...]:
     return tuple(_entry(folder / unit.file_name) for unit in units)
 
 
-def is_done(folder: Path, unit: Unit) -> bool:
-    """Say whether the part of `unit` is there, and every file beside it with the size that it had."""
-    part = folder / unit.file_name
-    if not part.is_file():
-        return False
-    beside = {folder / name: size for name, size in _entry(part).beside.items()}
-    return all(file.is_file() and file.stat().st_size == size for file, size in beside.items())
+def find_done(folder: Path, unit: Unit) -> PartEntry | None:
+    """Return the entry of `unit`; None unless its part is there, and every file beside it with the size it had."""
+    if not (folder / unit.file_name).is_file():
+        return None
+    entry = _entry(folder / unit.file_name)
+    beside = {folder / name: size for name, size in entry.beside.items()}
+    whole = all(file.is_file() and file.stat().st_size == size for file, size in beside.items())
+    return entry if whole else None
 
 
 def _entry(path: Path) -> PartEntry:

@@ -12,7 +12,7 @@ from typing import Any
 
 from carnac.core.errors import OutputError
 from carnac.engine.local import run_units
-from carnac.engine.manifest import Manifest, PartEntry, collect_parts, is_done, manifest_of, write_manifest
+from carnac.engine.manifest import Manifest, PartEntry, collect_parts, find_done, manifest_of, write_manifest
 from carnac.engine.part import sweep
 from carnac.engine.progress import Reporter
 from carnac.engine.unit import Stage, Unit
@@ -37,20 +37,23 @@ class Runner:
 
     def do(self, stage: Stage, units: Sequence[Unit], folder: Path) -> tuple[PartEntry, ...]:
         """Do the units whose part is missing and return the entries of all, in the order given."""
-        missing = [unit for unit in units if not is_done(folder, unit)]
+        found = {unit.name: find_done(folder, unit) for unit in units}
+        missing = [unit for unit in units if found[unit.name] is None]
         if self.dry_run:
             done = len(units) - len(missing)
             self.reporter.say(f"{stage.name}: {len(units)} units, {done} done, {len(missing)} to do -> {folder}")
             if missing:
                 raise DryRunEnd
-            return collect_parts(folder, units)
+            return tuple(entry for entry in found.values() if entry is not None)
         self.prepare(folder)
         started = time.perf_counter()
         if missing:
             with self.reporter.task(stage.name, len(units), len(units) - len(missing)) as task:
                 for name in run_units(stage, missing, folder, self.workers):
                     task.advance(note=name)
-        entries = collect_parts(folder, units)
+        # Footers of what was done before are read once: an empty run over many units is nothing else.
+        new = {entry.unit: entry for entry in collect_parts(folder, missing)}
+        entries = tuple(found[unit.name] or new[unit.name] for unit in units)
         self.tell(stage, entries, len(missing), time.perf_counter() - started)
         return entries
 

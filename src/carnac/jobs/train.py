@@ -15,7 +15,7 @@ from pydantic import Field
 
 from carnac.core.batch import Batch
 from carnac.core.errors import InputError
-from carnac.engine.manifest import MANIFEST, Manifest, collect_parts, is_done, read_manifest
+from carnac.engine.manifest import MANIFEST, Manifest, collect_parts, find_done, read_manifest
 from carnac.engine.part import Part
 from carnac.engine.progress import Task
 from carnac.engine.run import Runner
@@ -137,7 +137,7 @@ def holds_model(folder: Path, unit: Unit) -> bool:
     """
     from carnac.model.weights import WEIGHTS_FILE
 
-    if not is_done(folder, unit):
+    if find_done(folder, unit) is None:
         return False
     weights = pq.read_table(folder / unit.file_name, columns=["weights_sha256"])["weights_sha256"].to_pylist()[-1]
     with (folder / WEIGHTS_FILE).open("rb") as file:
