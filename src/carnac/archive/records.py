@@ -9,14 +9,15 @@ import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from io import SEEK_END
-from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
 from carnac.archive.bodies import decode_body, read_at_most
 from carnac.archive.frames import GZIP_MAGIC, WARC_MAGIC, DamagedFrameError, find_frame, holds_record, open_frame
 from carnac.core.errors import InputError, RecordError
+from carnac.core.places import Place, open_binary
+from carnac.core.stores import store_errors
 
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s;\"',]+)", re.IGNORECASE)
 
@@ -47,14 +48,14 @@ class Damage:
     detail: str
 
 
-def read_responses(path: Path, *, max_payload_bytes: int) -> Iterator[Response | Damage]:
+def read_responses(path: Place, *, max_payload_bytes: int) -> Iterator[Response | Damage]:
     """Yield the HTTP responses of the WARC at `path`, of any status, and the damage met on the way.
 
     Reasons: `empty_archive`, `not_a_warc`, `truncated_archive`, `damaged_record`, `payload_too_large`,
     `undecodable_payload`. Other records are skipped. Raises InputError if the file itself cannot be read.
     """
     try:
-        with path.open("rb") as stream:
+        with open_binary(path) as stream, store_errors(path):
             yield from _read_frames(stream, max_payload_bytes)
     except OSError as error:
         message = (
@@ -63,7 +64,7 @@ def read_responses(path: Path, *, max_payload_bytes: int) -> Iterator[Response |
         raise InputError(message) from error
 
 
-def _read_frames(stream: BinaryIO, max_payload_bytes: int) -> Iterator[Response | Damage]:
+def _read_frames(stream: IO[bytes], max_payload_bytes: int) -> Iterator[Response | Damage]:
     size = stream.seek(0, SEEK_END)
     if not size:
         yield Damage(offset=0, url=None, reason="empty_archive", detail="the file has no bytes")
@@ -80,7 +81,7 @@ def _read_frames(stream: BinaryIO, max_payload_bytes: int) -> Iterator[Response 
         has_records, start = True, stop
 
 
-def _is_compressed(stream: BinaryIO) -> bool:
+def _is_compressed(stream: IO[bytes]) -> bool:
     stream.seek(0)
     magic = stream.read(len(WARC_MAGIC))
     if magic == WARC_MAGIC or magic.startswith(GZIP_MAGIC):
@@ -107,7 +108,7 @@ class _Problem:
 
 
 def _read_frame(
-    stream: BinaryIO, start: int, max_payload_bytes: int
+    stream: IO[bytes], start: int, max_payload_bytes: int
 ) -> Generator[Response | Damage, None, tuple[_Problem | None, int]]:
     """Yield what the frame at `start` holds; return what is wrong with it, and where it stops.
 

@@ -13,12 +13,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from carnac.core.errors import InputError
+from carnac.core.places import Place, is_local
+from carnac.core.stores import store_errors, store_of
 
 if TYPE_CHECKING:
     from carnac.engine.part import Part
@@ -76,19 +78,44 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def outside_digest(path: Path) -> str:
-    """Return the digest of a file that carnac did not write: its name, size and modification time, not its content.
+def outside_digests(paths: Sequence[Place]) -> list[str]:
+    """Return the `outside_digest` of every file. In a store one listing tells of all files of a folder."""
+    listed: dict[str, Mapping[str, Any]] = {}
+    for folder in {str(path.parent): path.parent for path in paths if not is_local(path)}.values():
+        listed |= _listed(folder)
+    return [outside_digest(path, listed) for path in paths]
 
-    Raises InputError when the file cannot be seen.
+
+def _listed(folder: Place) -> Mapping[str, Mapping[str, Any]]:
+    """Return what a store says of the files right in `folder`, by path; nothing where it may not be listed."""
+    assert not is_local(folder)
+    try:
+        with store_errors(folder):
+            return {str(facts["name"]): facts for facts in store_of(folder).ls(folder.path, detail=True)}
+    except OSError:
+        return {}
+
+
+def outside_digest(path: Place, listed: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> str:
+    """Return the digest of a file that carnac did not write, without reading it: name, size and its store's ETag.
+
+    Where there is no ETag (a disk has none) the modification time stands for the content. `listed` is what its store
+    said of files by path. Raises InputError when the file cannot be seen.
     """
     try:
-        status = path.stat()
+        if is_local(path):
+            status = path.stat()
+            return digest_of({"name": path.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns})
+        with store_errors(path):
+            facts = listed.get(path.path) or store_of(path).info(path.path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}). Wanted an input file; check the path.") from None
-    return digest_of({"name": path.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns})
+    version = {name: str(facts[name]) for name in ("ETag", "etag") if facts.get(name)}
+    changed = {name: str(facts[name]) for name in ("LastModified", "mtime", "updated") if facts.get(name)}
+    return digest_of({"name": path.name, "bytes": facts["size"], **(version or changed)})
 
 
-def unit_names(paths: Sequence[Path]) -> list[str]:
+def unit_names(paths: Sequence[Place]) -> list[str]:
     """Return a readable unit name per input file: its stem made safe, numbered from the second file of one stem on.
 
     No position goes into a name, and so into a key: a file added to a crawl redoes no other.

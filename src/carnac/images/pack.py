@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from carnac.core.errors import InputError
+from carnac.core.places import Place, read_bytes
 from carnac.images.settings import MediaType
 
 EXTENSIONS: dict[MediaType, str] = {
@@ -68,12 +69,12 @@ class PackWriter:
         return place
 
 
-def read_image(pack: Path, offset: int, length: int) -> bytes:
+def read_image(pack: Place, offset: int, length: int) -> bytes:
     """Return the `length` bytes at `offset` of `pack`; raises `InputError` if they are not there."""
     try:
-        with pack.open("rb") as file:
-            file.seek(offset)
-            payload = file.read(length)
+        if offset < 0:
+            raise ValueError(f"no offset {offset}")  # from the end, to whoever reads
+        payload = read_bytes(pack, offset, offset + length)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{pack}: cannot be read ({reason}). Run the recipe that writes the images again.") from error

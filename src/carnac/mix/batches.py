@@ -9,13 +9,13 @@ from collections import deque
 from collections.abc import Collection, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from carnac.core.batch import Batch, Piece
 from carnac.core.errors import InputError
+from carnac.core.places import Place
 from carnac.mix.assemble import assemble, place
 from carnac.mix.plan import PLAN, pieces_of_rows
 from carnac.mix.samples import SampleReader
@@ -34,7 +34,7 @@ class BatchReader:
     def __init__(
         self,
         plan: pa.Table,
-        shards: Mapping[str, Path],
+        shards: Mapping[str, Place],
         tokenizer: LoadedTokenizer,
         pictures: PictureSettings,
         settings: MixSettings,

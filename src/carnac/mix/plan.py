@@ -5,7 +5,7 @@ Flow in: samples (once, for their lengths). Flow out: a table of pieces per shar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from carnac.core.batch import IGNORED, Piece
-from carnac.core.errors import InputError, RecordError
+from carnac.core.errors import InputError
 from carnac.core.seeds import generator
 from carnac.mix.pack import pack
 from carnac.mix.settings import MixSettings
@@ -52,16 +52,15 @@ Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartPieces:
-    """What a shard part offers to a plan.
+class SamplePieces:
+    """What a sample offers to a plan.
 
-    `table` has schema `PIECES`, in the order of the rows; `without_labels` counts windows left out because nothing in
-    them carries loss (images alone); `lost` holds (row, error) of samples that cannot be laid out.
+    `rows` have schema `PIECES`, in order; `without_labels` counts windows left out because nothing in them carries loss
+    (images alone).
     """
 
-    table: pa.Table
+    rows: tuple[dict[str, Any], ...]
     without_labels: int
-    lost: tuple[tuple[int, RecordError], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,31 +82,27 @@ class PlanFacts:
     epochs_begun: int
 
 
-def pieces_of_part(
-    rows: Iterable[Mapping[str, Any]],
-    source: str,
-    shard: str,
+def pieces_of_sample(
+    sample: Mapping[str, Any],
+    place: Mapping[str, Any],
     tokenizer: LoadedTokenizer,
     pictures: PictureSettings,
     mix: MixSettings,
-) -> PartPieces:
-    """Measure the samples of a part: `rows` are its rows (`core.schema.SAMPLES`) in order, `shard` its unit's name."""
-    found, without_labels, lost = [], 0, []
-    for number, row in enumerate(rows):
-        try:
-            layout = lay_out(sample_from_row(row), tokenizer, pictures)
-        except RecordError as error:
-            lost.append((number, error))
+) -> SamplePieces:
+    """Measure a sample (a row of `core.schema.SAMPLES`); `place` is its source, shard (unit's name) and row.
+
+    Raises RecordError when it cannot be laid out.
+    """
+    found, without_labels = [], 0
+    layout = lay_out(sample_from_row(sample), tokenizer, pictures)
+    for start, stop, images in cut_windows(len(layout.ids), layout.slots, mix.row_tokens, mix.row_images):
+        # The last position of a window predicts a token of the next one: no label (`core.batch`).
+        labels = int((layout.labels[start : stop - 1] != IGNORED).sum())
+        if not labels:
+            without_labels += 1
             continue
-        for start, stop, images in cut_windows(len(layout.ids), layout.slots, mix.row_tokens, mix.row_images):
-            # The last position of a window predicts a token of the next one: no label (`core.batch`).
-            labels = int((layout.labels[start : stop - 1] != IGNORED).sum())
-            if not labels:
-                without_labels += 1
-                continue
-            place = {"source": source, "shard": shard, "row": number, "start": start, "stop": stop}
-            found.append({**place, "images": images, "labels": labels})
-    return PartPieces(table=pa.Table.from_pylist(found, PIECES), without_labels=without_labels, lost=tuple(lost))
+        found.append({**place, "start": start, "stop": stop, "images": images, "labels": labels})
+    return SamplePieces(rows=tuple(found), without_labels=without_labels)
 
 
 def make_plan(pieces: pa.Table, settings: MixSettings, num_batches: int) -> pa.Table:

@@ -7,13 +7,14 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from functools import lru_cache
 from itertools import accumulate
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from carnac.core.errors import InputError
+from carnac.core.places import Place, is_local, open_binary
 from carnac.core.schema import SAMPLES
+from carnac.core.stores import store_errors
 from carnac.sequence.layout import Sample, sample_from_row
 
 # A row group of 64 samples with their images is some tens of MB at most.
@@ -23,7 +24,7 @@ CACHED_ROW_GROUPS = 8
 class SampleReader:
     """Reads any sample of `shards` (unit name -> part). Parquet is read in row groups; the last few stay in memory."""
 
-    def __init__(self, shards: Mapping[str, Path]) -> None:
+    def __init__(self, shards: Mapping[str, Place]) -> None:
         self._shards = dict(shards)
         self._files: dict[str, tuple[pq.ParquetFile, list[int]]] = {}
         self._group = lru_cache(maxsize=CACHED_ROW_GROUPS)(self._read_group)
@@ -46,7 +47,10 @@ class SampleReader:
                 raise InputError(f"the plan names shard {shard!r}, which is not among the {len(self._shards)} given.")
             path = self._shards[shard]
             try:
-                file = pq.ParquetFile(path)
+                # It stays open for the run: a store's file is a stream of its own.
+                with store_errors(path):
+                    source = path if is_local(path) else open_binary(path, exact=True)
+                    file = pq.ParquetFile(source, pre_buffer=not is_local(path))
             except (OSError, pa.ArrowException) as error:
                 raise InputError(f"{path}: cannot be read as Parquet ({error}). Make the shards again.") from error
             missing = set(SAMPLES.names) - set(file.schema_arrow.names)
@@ -58,7 +62,8 @@ class SampleReader:
 
     def _read_group(self, shard: str, group: int) -> pa.Table:
         try:
-            return self._files[shard][0].read_row_group(group, columns=SAMPLES.names)
+            with store_errors(self._shards[shard]):
+                return self._files[shard][0].read_row_group(group, columns=SAMPLES.names)
         except (OSError, pa.ArrowException) as error:
             raise InputError(
                 f"{self._shards[shard]}: row group {group} cannot be read ({error}). Make the shards again."

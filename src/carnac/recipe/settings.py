@@ -9,6 +9,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from carnac.core.places import Folder, Place
+
 
 class Settings(BaseModel):
     """A table of a recipe.
@@ -34,11 +36,30 @@ class Writes:
     stage: str
 
 
-DocumentsFolder = Annotated[Path, Reads("documents")]
-ImagesFolder = Annotated[Path, Reads("images")]
-MasksFolder = Annotated[Path, Reads("masks")]
-ShardsFolder = Annotated[Path, Reads("shards")]
+DocumentsFolder = Annotated[Folder, Reads("documents")]
+ImagesFolder = Annotated[Folder, Reads("images")]
+MasksFolder = Annotated[Folder, Reads("masks")]
+ShardsFolder = Annotated[Folder, Reads("shards")]
 ModelFolder = Annotated[Path, Reads("model")]
+
+
+class LimitsSettings(Settings):
+    """What one record, one worker and one run may cost; none of it changes what a sound record gives."""
+
+    cpu_seconds: float = Field(default=60, gt=0, description="CPU time that one record may take before it is lost")
+    wait_seconds: float = Field(
+        default=600, gt=0, description="time that one record may take in all, waits included, before it is lost"
+    )
+    silent_seconds: float = Field(
+        default=3600, gt=0, description="time in which a unit must begin a record or write rows, or it is stuck"
+    )
+    memory_mb: int | None = Field(
+        default=None, ge=100, description="memory of one worker; default: its share of 80 % of the machine's"
+    )
+    max_lost_share: float = Field(
+        default=0.5, ge=0, le=1, description="a run stops when more than this share of its records is lost"
+    )
+    min_lost: int = Field(default=30, ge=1, description="so many lost records are no reason yet to stop a run")
 
 
 class Recipe(Settings):
@@ -48,18 +69,19 @@ class Recipe(Settings):
     limit: int | None = Field(
         default=None, ge=1, description="look at the first so many records only (of training: steps), for a quick try"
     )
+    limits: LimitsSettings = Field(default=LimitsSettings(), description="what a bad record may cost")
 
-    def folders_read(self) -> Iterator[tuple[str, str, Path]]:
+    def folders_read(self) -> Iterator[tuple[str, str, Place]]:
         """Yield (field, stage, folder) of all that this recipe reads from other stages."""
         yield from self._marked(Reads)
 
-    def folders_written(self) -> Iterator[tuple[str, str, Path]]:
+    def folders_written(self) -> Iterator[tuple[str, str, Place]]:
         """Yield (field, stage, folder) of all that this recipe writes."""
         yield from self._marked(Writes)
 
-    def _marked(self, kind: type[Reads] | type[Writes]) -> Iterator[tuple[str, str, Path]]:
+    def _marked(self, kind: type[Reads] | type[Writes]) -> Iterator[tuple[str, str, Place]]:
         for name, field in type(self).model_fields.items():
             folder = getattr(self, name)
             for mark in field.metadata:
-                if isinstance(mark, kind) and isinstance(folder, Path):
+                if isinstance(mark, kind) and isinstance(folder, Place):
                     yield field.alias or name, mark.stage, folder
