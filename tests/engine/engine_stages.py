@@ -88,6 +88,9 @@ class _SilentTask:
     def advance(self, number: int = 1, note: str = "") -> None:
         """Say nothing."""
 
+    def show(self, note: str) -> None:
+        """Say nothing."""
+
 
 @dataclass
 class ListReporter:

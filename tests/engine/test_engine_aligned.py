@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from carnac.core.errors import InputError
-from carnac.engine.aligned import read_aligned, read_batches, read_rows
+from carnac.engine.aligned import read_aligned
 from carnac.engine.part import Part
+from carnac.engine.tables import read_batches, read_rows
 from carnac.engine.unit import Stage
 
 SCHEMA = pa.schema([("id", pa.string()), ("value", pa.int64())])

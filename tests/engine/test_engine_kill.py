@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from pathlib import Path
 
 import pytest
 from engine_stages import NUMBERS, ListReporter, executions, numbers_units
+from story_runs import RECIPES, command
 
-from carnac.engine.local import do_unit
+from carnac.engine.child import do_unit
 from carnac.engine.manifest import MANIFEST, collect_parts, read_manifest
 from carnac.engine.run import Runner
+from carnac.engine.state import STATE, read_state
 
 SCRIPT = Path(__file__).parent / "engine_script.py"
 PATIENCE_SECONDS = 60.0  # for what takes a second or two on a quiet machine; only a failure waits so long
@@ -122,21 +125,68 @@ def test_an_interrupt_ends_the_run_at_once_and_silently(tmp_path: Path, whole_gr
     assert _num_committed(output) == 0
 
 
-def test_two_equal_runs_at_once_in_one_folder_both_end_right(tmp_path: Path) -> None:
+def test_a_second_run_in_a_folder_says_so_and_the_first_goes_on(tmp_path: Path) -> None:
     output = tmp_path / "out"
     whole = _uninterrupted(tmp_path / "whole", 4)
-    runs = [_start(output, tmp_path / f"log{number}", units=4, pause=0.2) for number in range(2)]
-    assert [_digest(run) for run in runs] == [whole, whole]
-    assert read_manifest(output).digest == whole
+    first = _start(output, tmp_path / "log", units=4, pause=1.0)
+    _wait_until((output / STATE).exists)
+    for shift in (0, 1):  # equal settings or not
+        second = _start(output, tmp_path / "other", units=4, shift=shift)
+        said, complaints = second.communicate(timeout=PATIENCE_SECONDS)
+        assert (second.returncode, said) == (1, "")
+        assert f"another run works here: process {first.pid} on " in complaints
+    assert executions(tmp_path / "other") == {}
+    assert _digest(first) == whole
     assert {path.name for path in output.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
 
 
-def test_two_different_runs_at_once_in_one_folder_both_end_right(tmp_path: Path) -> None:
+def test_of_runs_that_begin_at_once_each_ends_right_or_says_so(tmp_path: Path) -> None:
     output = tmp_path / "out"
-    wanted = [_uninterrupted(tmp_path / f"whole{shift}", 4, shift) for shift in (0, 1)]
-    together = [_start(output, tmp_path / "log", units=4, shift=shift, pause=0.2) for shift in (0, 1)]
-    assert [_digest(run) for run in together] == wanted
-    assert wanted[0] != wanted[1]
-    assert read_manifest(output).digest in wanted
-    assert _num_committed(output) == 8
-    assert list(output.glob(".*")) == []
+    whole = _uninterrupted(tmp_path / "whole", 4)
+    runs = [_start(output, tmp_path / f"log{number}", units=4, pause=0.2) for number in range(3)]
+    ends = [run.communicate(timeout=PATIENCE_SECONDS) for run in runs]
+    for run, (said, complaints) in zip(runs, ends, strict=True):
+        assert said.strip() == whole if run.returncode == 0 else "another run works here" in complaints
+    assert 0 in [run.returncode for run in runs]
+    assert read_manifest(output).digest == whole
+    assert _digest(_start(output, tmp_path / "log", units=4)) == whole
+    assert {path.name for path in output.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
+
+
+def test_what_a_dead_run_says_of_itself_stops_no_other(tmp_path: Path) -> None:
+    output, log = tmp_path / "out", tmp_path / "log"
+    with _start(output, log, units=4, pause=PATIENCE_SECONDS) as process:
+        _wait_until(lambda: len(executions(log)) == 2)
+        process.kill()
+    state = read_state(output)
+    assert state is not None
+    assert not state.is_alive
+    assert (state.process, state.num_units, state.num_done) == (process.pid, 4, 0)
+    assert _digest(_start(output, log, units=4)) == _uninterrupted(tmp_path / "whole", 4)
+    assert read_state(output) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["terminated", "interrupted"]
+)
+@pytest.mark.parametrize("whole_group", [True, False], ids=["the group", "the parent only"])
+def test_a_stopped_carnac_run_says_so_leaves_no_process_and_keeps_what_is_done(
+    tmp_path: Path, number: signal.Signals, code: int, whole_group: bool
+) -> None:
+    (tmp_path / "warcs").mkdir()
+    for copy in range(60):  # half a second each
+        shutil.copyfile(RECIPES / "data/skimage-00001.warc.gz", tmp_path / f"warcs/{copy:02d}.warc.gz")
+    output = tmp_path / "out/tiny/documents"
+    with command(tmp_path, "run", str(RECIPES / "01-crawl.toml"), "--set", "warcs=['warcs/*']") as process:
+        _wait_until(lambda: _num_committed(output) >= 1)
+        family = _descendants(process.pid)
+        assert len(family) >= 2, "a fork server and a worker"
+        (os.killpg if whole_group else os.kill)(process.pid, number)
+        said, _ = process.communicate(timeout=PATIENCE_SECONDS)
+        assert process.returncode == code, said
+    assert said.endswith("\nStopped. What was committed is kept; the same command goes on from there.\n"), said
+    assert "Traceback" not in said
+    _wait_until(lambda: not [pid for pid in family if _parent(pid) is not None])
+    # All the rest would have taken longer than the patience above, or not been stopped.
+    assert 1 <= _num_committed(output) < 60
+    assert {path.name for path in output.iterdir() if path.suffix != ".parquet"} == {STATE}

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from carnac.core.errors import InputError, OutputError
 from carnac.engine import part as part_module
+from carnac.engine import storage
 from carnac.engine.ledger import Ledger, Quarantined, ledger_from, read_ledger
-from carnac.engine.part import Part, sweep, temporary_path, write_file
+from carnac.engine.part import Part
+from carnac.engine.storage import sweep, temporary_path, write_file
 from carnac.engine.unit import Stage, Unit
 
 UNIT = Unit(name="00000", key="ab" * 32, task=None)
@@ -96,6 +98,7 @@ LEDGERS = st.builds(
     unit=st.text(),
     key=st.text(),
     digest=st.text(),
+    rows_digest=st.text(),
     rows=st.integers(),
     seconds=st.floats(allow_nan=False),
     counts=st.dictionaries(st.text(), st.integers()),
@@ -145,7 +148,7 @@ def test_nothing_is_visible_before_the_commit_and_an_abandoned_part_leaves_nothi
 
 def test_the_file_beside_is_committed_before_the_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     committed = []
-    commit = part_module.commit
+    commit = storage.commit
 
     def watched(temporary: Path, final: Path) -> None:
         commit(temporary, final)

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from engine_stages import NUMBERS, ListReporter, Obstacle, executions, numbers_units
 
-from carnac.core.errors import InputError, OutputError, RecordError, RunError
+from carnac.core.errors import InputError, OutputError, RunError
+from carnac.engine.guard import Done
 from carnac.engine.local import run_units
 from carnac.engine.manifest import MANIFEST, read_manifest
-from carnac.engine.run import DryRunEnd, Runner, available_workers
+from carnac.engine.run import EarlyEnd, Runner, available_workers
+from carnac.engine.state import STATE
 from carnac.engine.unit import Unit
 
 
@@ -61,7 +63,9 @@ def test_results_come_as_they_are_done_and_units_stay_in_order(tmp_path: Path) -
     slow = [Unit(name=units[0].name, key=units[0].key, task=replace(units[0].task, pause_seconds=5.0)), *units[1:]]
     folder = tmp_path / "out"
     folder.mkdir()
-    assert list(run_units(NUMBERS, slow, folder, workers=2))[-1] == "00000"
+    ends = [event.unit for event in run_units(NUMBERS, slow, folder, workers=2) if isinstance(event, Done)]
+    assert sorted(ends) == ["00000", "00001", "00002", "00003"]
+    assert ends[-1] == "00000"
     runner = Runner(reporter=ListReporter())
     assert [entry.unit for entry in runner.do(NUMBERS, slow, folder)] == ["00000", "00001", "00002", "00003"]
 
@@ -75,7 +79,11 @@ def test_results_come_as_they_are_done_and_units_stay_in_order(tmp_path: Path) -
             r"numbers, unit 00001: No space left on device \(/somewhere/full\)\. Nothing of the",
         ),
         ("bad_input", InputError, "the input of this unit cannot be read"),
-        ("kill_once", RunError, r"numbers: a worker process died .* run the same command again"),
+        (
+            "stray_record_error",
+            RunError,
+            r"numbers: 1 of 5 units failed \(00001\), the others are done\. Unit 00001: RecordError: not_an_image",
+        ),
     ],
 )
 def test_an_obstacle_ends_in_a_sentence_and_the_next_run_does_the_rest(
@@ -85,7 +93,6 @@ def test_an_obstacle_ends_in_a_sentence_and_the_next_run_does_the_rest(
     starts = range(0, 50, 10)
     # As in life: the obstacle goes away, the key of the unit stays.
     clear = numbers_units(log, starts)
-    blocked = clear if obstacle != "kill_once" else numbers_units(log, starts, obstacle=obstacle, obstacle_at=1)
     units = numbers_units(log, starts, obstacle=obstacle, obstacle_at=1)
     with pytest.raises(error, match=message):
         _run(units, folder, workers=1)
@@ -94,7 +101,7 @@ def test_an_obstacle_ends_in_a_sentence_and_the_next_run_does_the_rest(
     assert units[0].file_name in committed
     assert units[1].file_name not in committed
     before = executions(log)
-    digest, _ = _run(blocked, folder, workers=2)
+    digest, _ = _run(clear, folder, workers=2)
     assert digest == _run(clear, tmp_path / "uninterrupted")[0]
     assert _files(folder) == {unit.file_name for unit in clear} | {MANIFEST}
     for unit in clear:
@@ -106,13 +113,15 @@ def test_an_error_of_a_unit_leaves_nothing_half_written(tmp_path: Path) -> None:
     units = numbers_units(tmp_path / "log", [0], obstacle="disk_full")
     with pytest.raises(OutputError):
         _run(units, tmp_path / "out")
-    assert _files(tmp_path / "out") == set()
+    assert _files(tmp_path / "out") == {STATE}
 
 
-def test_an_error_keeps_its_fields_on_the_way_from_the_worker(tmp_path: Path) -> None:
-    with pytest.raises(RecordError) as caught:
-        _run(numbers_units(tmp_path / "log", [0], obstacle="stray_record_error"), tmp_path / "out")
-    assert (caught.value.reason, caught.value.detail) == ("not_an_image", "starts with <!DOCTYPE")
+def test_a_worker_that_is_killed_is_followed_by_another(tmp_path: Path) -> None:
+    units = numbers_units(tmp_path / "log", range(0, 50, 10), obstacle="kill_once", obstacle_at=1)
+    digest, _ = _run(units, tmp_path / "out")
+    assert executions(tmp_path / "log") == {unit.name: 2 if unit.name == "00001" else 1 for unit in units}
+    assert digest == _run(numbers_units(tmp_path / "log", range(0, 50, 10)), tmp_path / "uninterrupted")[0]
+    assert _files(tmp_path / "out") == {unit.file_name for unit in units} | {MANIFEST}
 
 
 def test_an_output_below_a_file_ends_in_a_sentence(tmp_path: Path) -> None:
@@ -136,7 +145,7 @@ def test_a_dry_run_says_what_is_to_do_and_does_nothing(tmp_path: Path) -> None:
     units = numbers_units(tmp_path / "log", [0, 10])
     reporter = ListReporter()
     runner = Runner(reporter=reporter, dry_run=True)
-    with pytest.raises(DryRunEnd):
+    with pytest.raises(EarlyEnd):
         runner.do(NUMBERS, units, tmp_path / "out")
     assert reporter.lines == [f"numbers: 2 units, 0 done, 2 to do -> {tmp_path / 'out'}"]
     assert not (tmp_path / "out").exists()

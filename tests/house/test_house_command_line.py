@@ -12,7 +12,7 @@ from carnac.cli import cli
 # What users type: a name here goes only with a line in the CHANGELOG.
 COMMANDS = {
     "check": {"recipes", "--set"},
-    "run": {"recipes", "--set", "--limit", "--workers", "--dry-run"},
+    "run": {"recipes", "--set", "--limit", "--workers", "--dry-run", "--record"},
     "show": {"folder", "--brief", "--html"},
     "chat": {"model", "prompt", "--image", "--max-tokens", "--temperature", "--seed"},
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from jobs_model import Done, write_model
+from jobs_model import DoneHere, write_model
 
 
 @pytest.fixture(scope="session")
@@ -15,8 +15,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def done(monkeypatch: pytest.MonkeyPatch) -> Done:
+def done(monkeypatch: pytest.MonkeyPatch) -> DoneHere:
     """The units that were done in this test, in this process."""
-    done = Done()
+    done = DoneHere()
     monkeypatch.setattr("carnac.engine.run.run_units", done.run_units)
     return done

@@ -14,7 +14,9 @@ from PIL import Image
 
 from carnac.core.schema import SAMPLES
 from carnac.core.seeds import generator
-from carnac.engine.local import do_unit
+from carnac.engine.child import do_unit
+from carnac.engine.guard import Done
+from carnac.engine.journal import Limits
 from carnac.engine.manifest import Manifest, collect_parts, write_manifest
 from carnac.engine.part import Part
 from carnac.engine.progress import TerminalReporter
@@ -121,16 +123,18 @@ def _write_stage(folder: Path, name: str, schema: Any, *parts: Sequence[dict[str
 
 
 @dataclass
-class Done:
+class DoneHere:
     """Does units in this process, as a worker would, and remembers which."""
 
     units: list[str] = field(default_factory=list)
 
-    def run_units(self, stage: Stage, units: Sequence[Unit], folder: Path, workers: int) -> Iterator[str]:
+    def run_units(
+        self, stage: Stage, units: Sequence[Unit], folder: Path, workers: int, limits: Limits, preload: Sequence[str]
+    ) -> Iterator[Done]:
         """Stand where `engine.local.run_units` does: a process per test would take seconds to import torch."""
         for unit in units:
             self.units.append(f"{stage.name}/{unit.name}")
-            yield do_unit(stage, unit, folder)
+            yield Done(unit=do_unit(stage, unit, folder))
 
 
 def runner(*, dry_run: bool = False) -> tuple[Runner, io.StringIO]:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jobs_model import LONGEST, WORDS, Done, document, picture, row, runner, write_shards
+from jobs_model import LONGEST, WORDS, DoneHere, document, picture, row, runner, write_shards
 
 from carnac.core.errors import InputError
-from carnac.engine.aligned import read_rows
 from carnac.engine.manifest import read_manifest
+from carnac.engine.tables import read_rows
 from carnac.jobs.chat import ChatRecipe, open_chat, run
 from carnac.model.settings import GenerationSettings
 
@@ -34,7 +34,7 @@ def said(model: Path, shards: Path, **fields: Any) -> list[dict[str, Any]]:
     return [line for entry in read_manifest(shards.parent / "chat", "chat").parts for line in read_rows(entry.path)]
 
 
-def test_a_row_per_prompt(model: Path, tmp_path: Path, done: Done) -> None:
+def test_a_row_per_prompt(model: Path, tmp_path: Path, done: DoneHere) -> None:
     shards = write_shards(tmp_path / "heldout", [row("text", [WORDS]), DOCUMENTS[0]], DOCUMENTS[1:])
     rows = said(model, shards)
     assert [line["id"] for line in rows] == ["d0", "d1", "d2"]
@@ -47,7 +47,7 @@ def test_a_row_per_prompt(model: Path, tmp_path: Path, done: Done) -> None:
     assert done.units == ["chat/chat"]
 
 
-def test_numbers_of_prompts_and_limits(model: Path, tmp_path: Path, done: Done) -> None:
+def test_numbers_of_prompts_and_limits(model: Path, tmp_path: Path, done: DoneHere) -> None:
     shards = write_shards(tmp_path / "heldout", DOCUMENTS)
     assert len(said(model, shards, num_prompts=9)) == 4
     assert len(said(model, shards, num_prompts=9, limit=2)) == 2
@@ -60,20 +60,20 @@ def test_numbers_of_prompts_and_limits(model: Path, tmp_path: Path, done: Done) 
     [(0, "some words", ""), (4, "some words", "some"), (7, "some words", "some"), (7, "unbreakable", "unbreak")],
 )
 def test_prompts_are_cut_between_words(
-    model: Path, tmp_path: Path, done: Done, characters: int, text: str, prompt: str
+    model: Path, tmp_path: Path, done: DoneHere, characters: int, text: str, prompt: str
 ) -> None:
     shards = write_shards(tmp_path / "heldout", [row("a", [picture(1), text])])
     (line,) = said(model, shards, prompt_characters=characters)
     assert (line["prompt"], line["prompt"] + line["reference"]) == (prompt, text)
 
 
-def test_a_picture_that_does_not_decode_costs_its_prompt(model: Path, tmp_path: Path, done: Done) -> None:
+def test_a_picture_that_does_not_decode_costs_its_prompt(model: Path, tmp_path: Path, done: DoneHere) -> None:
     shards = write_shards(tmp_path / "heldout", [row("broken", [picture(1)[:90], WORDS]), *DOCUMENTS[:2]])
     assert [line["id"] for line in said(model, shards)] == ["d0", "d1"]
     assert read_manifest(tmp_path / "chat").counts == {"prompts": 2, "lost.image_does_not_decode": 1}
 
 
-def test_prompts_longer_than_the_model_are_a_sentence(model: Path, tmp_path: Path, done: Done) -> None:
+def test_prompts_longer_than_the_model_are_a_sentence(model: Path, tmp_path: Path, done: DoneHere) -> None:
     shards = write_shards(tmp_path / "heldout", [row("long", [picture(1), " ".join([WORDS] * 40)])])
     with pytest.raises(
         InputError, match=rf"the prompt has \d+ tokens, pictures included; this model takes 1 to {LONGEST - 1}\."

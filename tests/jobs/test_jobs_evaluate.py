@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from jobs_model import WORDS, Done, document, picture, row, runner, write_model, write_shards
+from jobs_model import WORDS, DoneHere, document, picture, row, runner, write_model, write_shards
 
 from carnac.core.errors import InputError
-from carnac.engine.aligned import read_rows
 from carnac.engine.manifest import read_manifest
-from carnac.engine.run import DryRunEnd
+from carnac.engine.run import EarlyEnd
+from carnac.engine.tables import read_rows
 from carnac.evaluate.settings import GroundingSettings
 from carnac.jobs import evaluate
 from carnac.jobs.evaluate import EvaluateRecipe, run
@@ -38,7 +38,7 @@ def evaluated(model: Path, shards: Path, **fields: Any) -> tuple[dict[str, Any],
     return json.loads((folder / "evaluation.json").read_bytes()), rows, out.getvalue()
 
 
-def test_rows_summary_and_sentence(model: Path, tmp_path: Path, done: Done) -> None:
+def test_rows_summary_and_sentence(model: Path, tmp_path: Path, done: DoneHere) -> None:
     shards = write_shards(tmp_path / "heldout", [*DOCUMENTS[:2], row("text", [WORDS])], DOCUMENTS[2:])
     found, rows, printed = evaluated(model, shards)
     assert [line["id"] for line in rows] == ["d0", "d1", "d2", "d3"]
@@ -53,7 +53,7 @@ def test_rows_summary_and_sentence(model: Path, tmp_path: Path, done: Done) -> N
     assert (tmp_path / "evaluation" / "recipe.toml").is_file()
 
 
-def test_the_losses_are_the_models(model: Path, tmp_path: Path, done: Done) -> None:
+def test_the_losses_are_the_models(model: Path, tmp_path: Path, done: DoneHere) -> None:
     """The right condition against the model called by hand, one window at a time; the document has several."""
     long = row("long", [WORDS, picture(5), " ".join([WORDS] * 35), picture(6), WORDS])
     shards = write_shards(tmp_path / "heldout", [long, DOCUMENTS[1]])
@@ -71,7 +71,7 @@ def test_the_losses_are_the_models(model: Path, tmp_path: Path, done: Done) -> N
     assert rows[0]["images"] == 2
 
 
-def test_a_limit_looks_at_the_first_documents(model: Path, tmp_path: Path, done: Done) -> None:
+def test_a_limit_looks_at_the_first_documents(model: Path, tmp_path: Path, done: DoneHere) -> None:
     shards = write_shards(tmp_path / "heldout", DOCUMENTS[:2], DOCUMENTS[2:])
     found, rows, _ = evaluated(model, shards, limit=3)
     assert [line["id"] for line in rows] == ["d0", "d1", "d2"]
@@ -93,7 +93,7 @@ def test_a_limit_looks_at_the_first_documents(model: Path, tmp_path: Path, done:
     ids=["limit", "empty", "texts", "one", "twice", "undecodable"],
 )
 def test_too_few_documents_are_a_sentence(
-    model: Path, tmp_path: Path, done: Done, shards: list[dict[str, Any]], fields: dict[str, int]
+    model: Path, tmp_path: Path, done: DoneHere, shards: list[dict[str, Any]], fields: dict[str, int]
 ) -> None:
     found, rows, printed = evaluated(model, write_shards(tmp_path / "heldout", shards), **fields)
     assert rows == []
@@ -102,7 +102,7 @@ def test_too_few_documents_are_a_sentence(
     assert found["verdict"] in printed
 
 
-def test_done_is_done_and_another_model_is_not(model: Path, tmp_path: Path, done: Done) -> None:
+def test_done_is_done_and_another_model_is_not(model: Path, tmp_path: Path, done: DoneHere) -> None:
     shards = write_shards(tmp_path / "heldout", DOCUMENTS[:2])
     first, _, _ = evaluated(model, shards)
     assert evaluated(model, shards)[0] == first
@@ -111,7 +111,7 @@ def test_done_is_done_and_another_model_is_not(model: Path, tmp_path: Path, done
     assert len(done.units) == 2
 
 
-def test_bad_records_cost_themselves(model: Path, tmp_path: Path, done: Done) -> None:
+def test_bad_records_cost_themselves(model: Path, tmp_path: Path, done: DoneHere) -> None:
     broken = row("broken", [WORDS])
     broken["texts"] = [None]
     undecodable = row("undecodable", [WORDS, picture(7)[:80], WORDS])
@@ -126,7 +126,7 @@ def test_bad_records_cost_themselves(model: Path, tmp_path: Path, done: Done) ->
 
 
 def test_one_document_of_many_images_leaves_room_for_others(
-    model: Path, tmp_path: Path, done: Done, monkeypatch: pytest.MonkeyPatch
+    model: Path, tmp_path: Path, done: DoneHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluate, "MAX_POOL", 4)
     gallery = row("gallery", [picture(20 + number) for number in range(6)] + [WORDS])
@@ -135,7 +135,7 @@ def test_one_document_of_many_images_leaves_room_for_others(
     assert found["losses"] is not None
 
 
-def test_a_model_that_diverged_is_a_sentence(tmp_path: Path, done: Done) -> None:
+def test_a_model_that_diverged_is_a_sentence(tmp_path: Path, done: DoneHere) -> None:
     broken = write_model(tmp_path / "model", weight=float("nan"))
     shards = write_shards(tmp_path / "heldout", DOCUMENTS[:2])
     with pytest.raises(
@@ -145,7 +145,7 @@ def test_a_model_that_diverged_is_a_sentence(tmp_path: Path, done: Done) -> None
     assert not list((tmp_path / "evaluation").glob("*.parquet"))
 
 
-def test_wrong_folders_are_sentences(model: Path, tmp_path: Path, done: Done) -> None:
+def test_wrong_folders_are_sentences(model: Path, tmp_path: Path, done: DoneHere) -> None:
     shards = write_shards(tmp_path / "heldout", DOCUMENTS[:2])
     with pytest.raises(InputError, match="holds stage 'shards'; wanted the finished folder of stage 'model'"):
         run(recipe(shards, shards), runner()[0])
@@ -157,10 +157,10 @@ def test_wrong_folders_are_sentences(model: Path, tmp_path: Path, done: Done) ->
         run(recipe(half, shards), runner()[0])
 
 
-def test_a_dry_run_says_and_writes_nothing(model: Path, tmp_path: Path, done: Done) -> None:
+def test_a_dry_run_says_and_writes_nothing(model: Path, tmp_path: Path, done: DoneHere) -> None:
     shards = write_shards(tmp_path / "heldout", DOCUMENTS[:2])
     dry, out = runner(dry_run=True)
-    with pytest.raises(DryRunEnd):
+    with pytest.raises(EarlyEnd):
         run(recipe(model, shards), dry)
     assert "evaluation: 1 units, 0 done, 1 to do" in out.getvalue()
     assert not (tmp_path / "evaluation").exists()

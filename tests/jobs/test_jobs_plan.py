@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from jobs_model import PICTURES, WORDS, Done, document, picture, row, runner, write_shards
+from jobs_model import PICTURES, WORDS, DoneHere, document, picture, row, runner, write_shards
 
 from carnac.engine.manifest import read_manifest
-from carnac.engine.run import DryRunEnd
+from carnac.engine.run import EarlyEnd
 from carnac.jobs.plan import Plan, PlanSettings, make_plan_folder
 from carnac.mix.settings import MixSettings
 from carnac.sequence.settings import PictureSettings, TokenizerSettings
@@ -51,7 +51,7 @@ def parts(shards: Path) -> dict[str, int]:
     return {name: len(list((folder / name).glob("*.parquet"))) for name in ("tokenizer", "pieces", "rows")}
 
 
-def test_a_plan_of_two_shards(shards: Path, done: Done) -> None:
+def test_a_plan_of_two_shards(shards: Path, done: DoneHere) -> None:
     made = plan(shards, SETTINGS)
     assert not list(shards.parent.joinpath("plan").rglob("manifest.json"))
     made.publish()
@@ -72,7 +72,7 @@ def test_a_plan_of_two_shards(shards: Path, done: Done) -> None:
     assert 0 < facts["fill_per_mille"] <= 1000
 
 
-def test_done_is_done(shards: Path, done: Done) -> None:
+def test_done_is_done(shards: Path, done: DoneHere) -> None:
     first = plan(shards, SETTINGS)
     done.units.clear()
     again = plan(shards, SETTINGS)
@@ -106,7 +106,7 @@ def test_done_is_done(shards: Path, done: Done) -> None:
     ],
 )
 def test_a_changed_setting_redoes_what_depends_on_it(
-    shards: Path, done: Done, settings: PlanSettings, redone: set[str]
+    shards: Path, done: DoneHere, settings: PlanSettings, redone: set[str]
 ) -> None:
     before = plan(shards, SETTINGS)
     once = parts(shards)
@@ -118,7 +118,7 @@ def test_a_changed_setting_redoes_what_depends_on_it(
     assert done.units == []
 
 
-def test_another_shard_redoes_the_tokenizer_and_all_that_follows(shards: Path, done: Done) -> None:
+def test_another_shard_redoes_the_tokenizer_and_all_that_follows(shards: Path, done: DoneHere) -> None:
     plan(shards, SETTINGS)
     done.units.clear()
     shutil.rmtree(shards)
@@ -128,7 +128,7 @@ def test_another_shard_redoes_the_tokenizer_and_all_that_follows(shards: Path, d
     assert counted == {"tokenizer": 1, "pieces": 2, "plan": 1}
 
 
-def test_another_tokenizer_is_another_plan_even_with_equal_rows(tmp_path: Path, done: Done) -> None:
+def test_another_tokenizer_is_another_plan_even_with_equal_rows(tmp_path: Path, done: DoneHere) -> None:
     """One merge makes the text two tokens shorter: only the last window changes, and the single row has another one."""
     shards = write_shards(tmp_path / "shards", [row("a", ["ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 zq zq"])])
     first, second = (
@@ -140,7 +140,7 @@ def test_another_tokenizer_is_another_plan_even_with_equal_rows(tmp_path: Path, 
     assert first.digest != second.digest
 
 
-def test_a_tokenizer_that_comes_out_equal_stops_the_cascade(shards: Path, done: Done) -> None:
+def test_a_tokenizer_that_comes_out_equal_stops_the_cascade(shards: Path, done: DoneHere) -> None:
     """The pieces hang on what the tokenizer is, not on the setting that made it: these texts fill no larger one."""
     full = changed(tokenizer=TokenizerSettings(vocabulary_size=5000))
     plan(shards, full)
@@ -149,9 +149,9 @@ def test_a_tokenizer_that_comes_out_equal_stops_the_cascade(shards: Path, done: 
     assert done.units == ["tokenizer/tokenizer"]
 
 
-def test_a_dry_run_writes_nothing(shards: Path, done: Done) -> None:
+def test_a_dry_run_writes_nothing(shards: Path, done: DoneHere) -> None:
     dry, out = runner(dry_run=True)
-    with pytest.raises(DryRunEnd):
+    with pytest.raises(EarlyEnd):
         make_plan_folder(read_manifest(shards), shards.parent / "plan", SETTINGS, dry)
     assert "tokenizer: 1 units, 0 done, 1 to do" in out.getvalue()
     assert not (shards.parent / "plan").exists()

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from carnac.core.schema import SAMPLES
-from carnac.engine.aligned import read_rows
 from carnac.engine.part import Part
+from carnac.engine.tables import read_rows
 from carnac.engine.unit import Stage, Unit
 from carnac.shards.features import FEATURES, samples_schema
 

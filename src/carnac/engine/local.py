@@ -1,75 +1,134 @@
-"""Units on this machine: a pool of worker processes.
-
-The processes come from a fork server: a fork of a process with threads can inherit a held lock (seen: children that
-exit 1 after they had committed). A worker ends when its parent is gone, also after `kill -9`: no orphan writes on.
-"""
+"""Units on this machine: as many guarded children at once as there are workers."""
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 
-from carnac.core.errors import OutputError, RunError
-from carnac.engine.part import Part
+import psutil
+
+from carnac.core.places import Place
+from carnac.engine.guard import Done, Failed, GuardedUnit
+from carnac.engine.journal import Journal, Limits
+from carnac.engine.storage import sweep
 from carnac.engine.unit import Stage, Unit
 
-
-def do_unit(stage: Stage, unit: Unit, folder: Path) -> str:
-    """Do one unit and commit its part; return the unit's name. Every engine runs exactly this."""
-    assert stage.work is not None, f"{stage.name} is not done by workers"
-    try:
-        with Part(stage, unit, folder) as part:
-            stage.work(unit, part)
-    except OSError as error:
-        raise OutputError(
-            f"{stage.name}, unit {unit.name}: {error.strerror or error} ({error.filename or folder}). "
-            "Nothing of the unit was kept; free space or mend the path, then run the same command again."
-        ) from error
-    return unit.name
+POLL_SECONDS = 0.1  # how far a record that eats 1 GB a second gets over its limit
+MEMORY_SHARE = 0.8  # of the machine, over all workers: the rest is the parent's and the system's
 
 
-def run_units(stage: Stage, units: Sequence[Unit], folder: Path, workers: int) -> Iterator[str]:
-    """Do `units` in `workers` processes and yield the name of each as it is committed.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A unit that is being done: since when (seconds since the epoch), by which try, at which record."""
 
-    Raises RunError when a worker dies; what was committed stays, and the same run does the rest.
+    unit: str
+    since: float
+    num_tries: int
+    record: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """How far all workers are: records tried and lost and their bytes, over units done in this run and under way."""
+
+    running: tuple[Running, ...]
+    tried: int
+    lost: int
+    num_bytes: int
+
+
+Event = Done | Failed | Beat
+
+
+def run_units(
+    stage: Stage,
+    units: Sequence[Unit],
+    folder: Place,
+    workers: int,
+    limits: Limits | None = None,
+    preload: Sequence[str] = (),
+) -> Generator[Event, None, None]:
+    """Do `units` in up to `workers` processes at once; yield each end as it comes, and a Beat ten times a second.
+
+    `preload` names modules that the fork server imports once: a child then starts in about 20 ms. It counts before the
+    first unit of this process only. Closing the iterator ends the children within a second. Raises what a unit raised
+    for the user; what was committed stays.
     """
     assert stage.work is not None, f"{stage.name} is not done by workers"
     context = multiprocessing.get_context("forkserver")
-    # What every worker imports is imported once, in the server: a worker then starts in about 20 ms.
-    context.set_forkserver_preload(["carnac.engine.part", stage.work.__module__])
-    pool = ProcessPoolExecutor(min(workers, len(units)), mp_context=context, initializer=_begin_worker)
-    others = set(multiprocessing.active_children())
+    # pyarrow looks for pandas at the first row that it converts, 0.2 s of CPU in every child; where there is none, the
+    # fork server passes over it.
+    context.set_forkserver_preload(["carnac.engine.child", "pandas", stage.work.__module__, *preload])
+    limits = with_memory(limits or Limits(), max(1, min(workers, len(units))))
+    waiting = list(reversed(units))
+    running: list[GuardedUnit] = []
+    ended: list[Journal | _Sum] = []
     try:
-        futures: list[Future[str]] = [pool.submit(do_unit, stage, unit, folder) for unit in units]
-        for future in as_completed(futures):
-            yield future.result()
-    except BrokenProcessPool:
-        raise RunError(
-            f"{stage.name}: a worker process died (killed, or out of memory). What it had committed is kept; "
-            "run the same command again, with fewer --workers if memory was short."
-        ) from None
-    except KeyboardInterrupt:
-        # Units take minutes: end the workers now instead of waiting for what they do and for what is queued to them.
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.terminate()
-        raise
+        while waiting or running:
+            while waiting and len(running) < workers:
+                guarded = GuardedUnit(stage, waiting.pop(), folder, limits, context)
+                running.append(guarded)
+                guarded.start()
+            wait([waitable for guarded in running for waitable in guarded.waitables], timeout=POLL_SECONDS)
+            for guarded in list(running):
+                end = guarded.poll()
+                if end is not None:
+                    running.remove(guarded)
+                    ended = [_Sum.of([*ended, guarded.journal])]
+                    yield end
+            counts = _Sum.of([*ended, *(guarded.journal for guarded in running)])
+            at = tuple(map(_running, running))
+            yield Beat(running=at, tried=counts.tried, lost=counts.lost, num_bytes=counts.num_bytes)
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for guarded in running:
+            guarded.close()
+        # Also of a run that was killed a moment before this one began: its workers may have died only after the sweep
+        # at the beginning.
+        sweep(folder)
 
 
-def _begin_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent answers it
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+def with_memory(limits: Limits, workers: int) -> Limits:
+    """Return `limits` with a number for the memory of each of `workers`."""
+    if limits.memory_mb is not None:
+        return limits
+    return dataclasses.replace(limits, memory_mb=int(memory_bytes() * MEMORY_SHARE / workers / 1_000_000))
 
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
 
-    threading.Thread(target=wait, daemon=True).start()
+def memory_bytes() -> int:
+    """Return the memory that this process may use: the machine's, or less where a control group says so."""
+    total = int(psutil.virtual_memory().total)
+    try:
+        text = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return total
+    return min(total, int(text)) if text.isdecimal() else total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sum:
+    """The counts of several journals."""
+
+    tried: int
+    lost: int
+    num_bytes: int
+
+    @classmethod
+    def of(cls, journals: Sequence[Journal | _Sum]) -> _Sum:
+        return cls(
+            tried=sum(journal.tried for journal in journals),
+            lost=sum(journal.lost for journal in journals),
+            num_bytes=sum(journal.num_bytes for journal in journals),
+        )
+
+
+def _running(guarded: GuardedUnit) -> Running:
+    return Running(
+        unit=guarded.unit.name,
+        since=guarded.started,
+        num_tries=guarded.num_tries,
+        record=guarded.journal.last_record,
+    )

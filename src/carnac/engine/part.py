@@ -1,6 +1,6 @@
-"""A part while it is written: rows to a hidden temporary file, ledger to its footer, one rename commits.
+"""A part while it is written: rows to a hidden temporary file, ledger to its footer, one rename (or PUT) commits.
 
-Whatever dies before the rename leaves a temporary file that the next run sweeps; what dies after it has lost nothing.
+A record is tried through `Part.attempt`: what it raises costs the record, what it does to the process its guard sees.
 """
 
 from __future__ import annotations
@@ -8,80 +8,40 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import os
+import reprlib
 import time
-import uuid
+import traceback
 from collections import Counter
+from collections.abc import Callable, Sequence
+from enum import Enum
 from pathlib import Path
+from pprint import pformat
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from carnac.core.errors import OutputError
+from carnac.core.errors import CarnacError, RecordError, RunError
+from carnac.core.places import Place, below
+from carnac.engine.journal import Watch, record_key
 from carnac.engine.ledger import LEDGER_KEY, Ledger, Quarantined
+from carnac.engine.storage import commit, make_folder, temporary_path
 from carnac.engine.unit import KEY_CHARACTERS, Stage, Unit
 
-
-def temporary_path(final: Path) -> Path:
-    """Return a name beside `final` that no other attempt uses: `.NAME.HOST.PID.RANDOM.tmp`."""
-    return final.with_name(f".{final.name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
-
-
-def _host() -> str:
-    # One field of a temporary name: with its dots, host `a` would take the live files of host `b.a` for its own.
-    return os.uname().nodename.replace(".", "_")
+MAX_DETAIL = 500  # characters of what is kept of why a record was lost
+MAX_SHOWN = 20_000  # characters of a record's result that a terminal can take
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def sweep(folder: Path) -> int:
-    """Remove temporary files that processes of this host left when they died. Return how many."""
-    swept = 0
-    for path in folder.rglob(".*.tmp"):
-        fields = path.name.removesuffix(".tmp").rsplit(".", 3)
-        if len(fields) != 4 or fields[1] != _host() or not fields[2].isdecimal():
-            continue
-        if not _is_alive(int(fields[2])):
-            path.unlink(missing_ok=True)
-            swept += 1
-    return swept
+class Lost(Enum):
+    """What `Part.attempt` returns for a record that was lost: None may be a sound result."""
+
+    LOST = "lost"
 
 
-def _is_alive(process: int) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_bytes().rpartition(b") ")[2][:1]
-    except OSError:
-        return False
-    return state not in (b"Z", b"X")  # in a container whose first process fetches no orphans, the dead stay as zombies
-
-
-def commit(temporary: Path, final: Path) -> None:
-    """Make `temporary` durable under its final name: flush, one rename, flush of the folder."""
-    _flush_to_disk(temporary, os.O_RDONLY)
-    temporary.replace(final)
-    _flush_to_disk(final.parent, os.O_RDONLY | os.O_DIRECTORY)
-
-
-def _flush_to_disk(path: Path, flags: int) -> None:
-    handle = os.open(path, flags)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_file(final: Path, content: bytes) -> None:
-    """Write a small file whole or not at all."""
-    temporary = temporary_path(final)
-    try:
-        temporary.write_bytes(content)
-        commit(temporary, final)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise OutputError(
-            f"{final}: cannot be written ({error.strerror}). Free space or choose another output."
-        ) from error
+LOST: Literal[Lost.LOST] = Lost.LOST
 
 
 class _DigestingFile(io.RawIOBase):
@@ -113,17 +73,19 @@ class Part:
     Leaving it through an exception abandons it and removes its temporary files.
     """
 
-    def __init__(self, stage: Stage, unit: Unit, folder: Path) -> None:
-        self._stage, self._unit = stage, unit
+    def __init__(self, stage: Stage, unit: Unit, folder: Place, watch: Watch | None = None) -> None:
+        self._stage, self._unit, self._folder = stage, unit, folder
+        self._watch = watch or Watch.nobody()
         self._columns = set(stage.schema.names)
-        self._final = folder / unit.file_name
+        self._final: Place = folder / unit.file_name
         self._temporary = temporary_path(self._final)
-        self._beside: list[tuple[Path, Path]] = []
+        self._beside: list[tuple[Path, Place]] = []
         self._sizes: dict[str, int] = {}
         self._rows: list[dict[str, Any]] = []
         self._num_rows = 0
         self._counts: Counter[str] = Counter()
         self._quarantine: list[Quarantined] = []
+        self._tried: Counter[str] = Counter()
         self._started = time.perf_counter()
         self._file = _DigestingFile(self._temporary)
         # zstd: about a third smaller than snappy on text at the same reading speed.
@@ -139,6 +101,7 @@ class Part:
     def write_table(self, table: pa.Table) -> None:
         """Append the rows of a table as one or more row groups."""
         self._flush()
+        self._watch.journal.note_life(self._watch.limits)
         self._num_rows += table.num_rows
         self._writer.write_table(table.cast(self._stage.schema), row_group_size=self._stage.rows_per_group)
 
@@ -146,17 +109,66 @@ class Part:
         """Add to a count of the ledger."""
         self._counts[name] += number
 
+    def attempt(
+        self, record: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T | Literal[Lost.LOST]:
+        """Return what `function` makes of a record, or LOST after quarantining it with its reason.
+
+        `record` names it in its unit, once. Lost is a record that raises (its reason: that of a RecordError, else
+        `raised`), and one known to kill its process. What is no fault of the record goes on: an OSError with a number
+        (the disk), a CarnacError. Raises RunError when too many records are lost.
+        """
+        watch, key = self._watch, record_key(record)
+        if (culprit := watch.culprits.get(key)) is not None:
+            watch.journal.end(watch.limits)  # it counts as tried, or fewer would be tried than lost
+            self._lose(record, culprit.reason, culprit.detail)
+            return LOST
+        if watch.only is not None and key != watch.only:
+            return LOST
+        watch.journal.begin(record, _size_of(args), watch.limits)
+        try:
+            made = function(*args, **kwargs)
+        except MemoryError:
+            raise  # the record stays in flight: its guard tries it alone
+        except Exception as error:
+            watch.journal.end(watch.limits)
+            if watch.tells:
+                traceback.print_exc()
+            if isinstance(error, RecordError):
+                self._lose(record, error.reason, error.detail)
+                return LOST
+            # Libraries raise an OSError without a number for bytes that they cannot decode (PIL, fastwarc).
+            if isinstance(error, CarnacError) or (isinstance(error, OSError) and error.errno is not None):
+                raise
+            self._lose(record, "raised", what_raised(error))
+            return LOST
+        watch.journal.end(watch.limits)
+        if watch.tells:
+            print(reprlib.repr(made) if len(text := pformat(made, width=120)) > MAX_SHOWN else text)
+        self._tried["tried"] += 1
+        return made
+
+    def _lose(self, record: str, reason: str, detail: str) -> None:
+        self.quarantine(record, reason, detail)
+        self._tried.update(("tried", reason))
+        self._watch.journal.lose()
+        limits, tried = self._watch.limits, self._tried["tried"]
+        reasons = Counter({name: number for name, number in self._tried.items() if name != "tried"})
+        if reasons.total() >= limits.min_lost and reasons.total() > limits.max_lost_share * tried:
+            where = f"{self._stage.name}, unit {self._unit.name}"
+            raise RunError(budget_sentence(where, tried, reasons, self._quarantine, limits.max_lost_share))
+
     def quarantine(self, record: str, reason: str, detail: str = "") -> None:
         """Note a lost record; it is also counted under `lost.<reason>`."""
-        self._quarantine.append(Quarantined(record=record, reason=reason, detail=detail[:500]))
+        self._quarantine.append(Quarantined(record=record, reason=reason, detail=detail[:MAX_DETAIL]))
         self._counts[f"lost.{reason}"] += 1
 
-    def beside(self, folder: Path, suffix: str) -> Path:
+    def beside(self, folder: Place, suffix: str) -> Path:
         """Return a temporary path for a file that is committed just before the part as `folder/UNIT-KEY16<suffix>`.
 
         `folder` is the part's own or lies in it.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         final = folder / f"{self._unit.name}-{self._unit.key[:KEY_CHARACTERS]}{suffix}"
         temporary = temporary_path(final)
         self._beside.append((temporary, final))
@@ -164,9 +176,10 @@ class Part:
 
     def needs(self, file: Path) -> None:
         """Note a file in the part's folder, already written, without which the unit is not done."""
-        self._sizes[file.relative_to(self._final.parent).as_posix()] = file.stat().st_size
+        self._sizes[below(file, self._folder)] = file.stat().st_size
 
     def _flush(self) -> None:
+        self._watch.journal.note_life(self._watch.limits)
         if self._rows:
             self._writer.write_table(pa.Table.from_pylist(self._rows, self._stage.schema))
             self._num_rows += len(self._rows)
@@ -178,7 +191,7 @@ class Part:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
+        if kind is not None or self._watch.only is not None:
             self._abandon()
             return
         try:
@@ -190,8 +203,9 @@ class Part:
     def _commit(self) -> None:
         self._flush()
         for temporary, final in self._beside:
-            self._sizes[final.relative_to(self._final.parent).as_posix()] = temporary.stat().st_size
+            self._sizes[below(final, self._folder)] = temporary.stat().st_size
         digest = self._file.digest.copy()
+        rows_digest = digest.hexdigest()
         digest.update(self._stage.schema.serialize())  # whole: str() cuts long metadata, such as names of reasons
         ledger = Ledger(
             stage=self._stage.name,
@@ -199,6 +213,7 @@ class Part:
             unit=self._unit.name,
             key=self._unit.key,
             digest=digest.hexdigest(),
+            rows_digest=rows_digest,
             rows=self._num_rows,
             seconds=round(time.perf_counter() - self._started, 3),
             counts=dict(sorted(self._counts.items())),
@@ -221,3 +236,39 @@ class Part:
         for temporary in (self._temporary, *(temporary for temporary, _ in self._beside)):
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def budget_sentence(
+    where: str, tried: int, reasons: Counter[str], samples: Sequence[Quarantined], max_share: float
+) -> str:
+    """Return why a run stops: of the records `tried` so many were lost, for `reasons`, such as `samples`."""
+    commonest = ", ".join(f"{number:,} {reason}" for reason, number in reasons.most_common(3))
+    examples = {lost.reason: f"{lost.record} {lost.detail}".strip() for lost in samples}
+    such = "; ".join(f"{reason}: {examples[reason]}" for reason, _ in reasons.most_common(3) if reason in examples)
+    return (
+        f"{where}: {reasons.total():,} of {tried:,} records were lost ({commonest}); at most {max_share:.0%} may be. "
+        f"{f'Such as {such}. ' if such else ''}Mend what is wrong, or raise limits.max_lost_share in the recipe."
+    )
+
+
+def _size_of(args: tuple[Any, ...]) -> int:
+    """Return the bytes of a record: of its payload, where an argument has one."""
+    for value in args:
+        payload = value if isinstance(value, bytes) else getattr(value, "payload", None)
+        if isinstance(payload, bytes):
+            return len(payload)
+    return 0
+
+
+def what_raised(error: BaseException) -> str:
+    """Return "KIND: MESSAGE (FILE:LINE)" of what was raised; of a long message its beginning."""
+    try:
+        message = str(error)
+    except Exception as worse:  # noqa: BLE001 -- a library's error that cannot even be printed
+        message = f"its message raised {type(worse).__name__}"
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+    # The place is last and counts most: the quarantine keeps MAX_DETAIL characters.
+    return f"{type(error).__name__}: {message[: MAX_DETAIL - 100]}{where}"

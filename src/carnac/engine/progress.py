@@ -20,6 +20,9 @@ class Task(Protocol):
     def advance(self, number: int = 1, note: str = "") -> None:
         """Say that `number` more are done; `note` replaces what stands beside the bar."""
 
+    def show(self, note: str) -> None:
+        """Replace what stands beside the bar."""
+
 
 class Reporter(Protocol):
     """Where a run tells its user what it does."""
@@ -39,7 +42,10 @@ class _Bar:
     def advance(self, number: int = 1, note: str = "") -> None:
         self._progress.advance(self._id, number)
         if note:
-            self._progress.update(self._id, note=note)
+            self.show(note)
+
+    def show(self, note: str) -> None:
+        self._progress.update(self._id, note=note)
 
 
 class _PlainLines:
@@ -47,12 +53,20 @@ class _PlainLines:
         self._stream, self._name, self._total, self._done = stream, name, total, done
         self._started = self._said = time.monotonic()
         self._first = done
+        self._note = ""
+        self._is_over = False
 
     def advance(self, number: int = 1, note: str = "") -> None:
         self._done += number
+        self.show(note or self._note)
+
+    def show(self, note: str) -> None:
+        self._note = note
         now = time.monotonic()
-        if now - self._said < PLAIN_SECONDS and self._done < self._total:
+        is_last = self._done == self._total and not self._is_over
+        if now - self._said < PLAIN_SECONDS and not is_last:
             return
+        self._is_over = is_last
         self._said = now
         rate = (self._done - self._first) / max(now - self._started, 1e-9)
         left = f", about {(self._total - self._done) / rate:.0f} s left" if rate and self._done < self._total else ""

@@ -2,55 +2,82 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from carnac.core.errors import OutputError
-from carnac.engine.local import run_units
+from carnac.core.errors import CarnacError, InputError, RunError
+from carnac.core.places import Place
+from carnac.engine.guard import Done, Failed, forget_culprits
+from carnac.engine.journal import Limits
+from carnac.engine.ledger import read_ledger
+from carnac.engine.local import Beat, run_units, with_memory
 from carnac.engine.manifest import Manifest, PartEntry, collect_parts, find_done, manifest_of, write_manifest
-from carnac.engine.part import sweep
-from carnac.engine.progress import Reporter
+from carnac.engine.part import budget_sentence
+from carnac.engine.progress import Reporter, Task
+from carnac.engine.reproduce import find_lost, try_again
+from carnac.engine.state import Pulse, end_state, new_state, refuse_second
+from carnac.engine.storage import make_folder, sweep
 from carnac.engine.unit import Stage, Unit
 
+# A stage of which no unit works is wrong as a whole: the rest of 10,000 units is not tried.
+MAX_FAILED_UNITS = 5
 
-class DryRunEnd(Exception):  # noqa: N818 -- no error: a dry run ends where the first output would be missing
-    """A dry run reached work to do; what follows depends on its output."""
 
-
-def available_workers() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+class EarlyEnd(Exception):  # noqa: N818 -- no error: the run has done what it was asked for
+    """A run ends before its last stage: a dry run met work to do, or a record was tried again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runner:
-    """How this run does its units: how many at once, what it tells, and whether it only says what it would do."""
+    """How this run does its units: how many at once, within what limits, what it tells.
+
+    With `dry_run` it only says what it would do; with `record` it tries that lost record again, and commits nothing.
+    `preload` names modules that the children of all stages need (`run_units`).
+    """
 
     reporter: Reporter
     workers: int = 1
     dry_run: bool = False
+    record: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    preload: tuple[str, ...] = ()
 
-    def do(self, stage: Stage, units: Sequence[Unit], folder: Path) -> tuple[PartEntry, ...]:
-        """Do the units whose part is missing and return the entries of all, in the order given."""
-        found = {unit.name: find_done(folder, unit) for unit in units}
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the run writes no file."""
+        return self.dry_run or self.record is not None
+
+    def do(self, stage: Stage, units: Sequence[Unit], folder: Place) -> tuple[PartEntry, ...]:
+        """Do the units whose part is missing and return the entries of all, in the order given.
+
+        Raises RunError when some could not be done, after all others were; OutputError while another run works there.
+        """
+        found = find_done(folder, units)
         missing = [unit for unit in units if found[unit.name] is None]
+        if self.record is not None:
+            self._try_record(self.record, stage, units, missing, folder)
+            if missing:
+                raise InputError(
+                    f"{folder}: {len(missing)} of {len(units)} units are not done, and what is done has not lost "
+                    f"{self.record}. Run the recipe first; carnac show then names what was lost."
+                )
         if self.dry_run:
             done = len(units) - len(missing)
             self.reporter.say(f"{stage.name}: {len(units)} units, {done} done, {len(missing)} to do -> {folder}")
+        if self.changes_nothing:
             if missing:
-                raise DryRunEnd
+                raise EarlyEnd
             return tuple(entry for entry in found.values() if entry is not None)
         self.prepare(folder)
         started = time.perf_counter()
         if missing:
-            with self.reporter.task(stage.name, len(units), len(units) - len(missing)) as task:
-                for name in run_units(stage, missing, folder, self.workers):
-                    task.advance(note=name)
+            with self.working(stage, folder, len(units), len(units) - len(missing)) as (pulse, task):
+                _Work(stage, folder, self, pulse, task).do(missing)
         # Footers of what was done before are read once: an empty run over many units is nothing else.
         new = {entry.unit: entry for entry in collect_parts(folder, missing)}
         entries = tuple(found[unit.name] or new[unit.name] for unit in units)
@@ -61,29 +88,131 @@ class Runner:
         """Print the summary of a stage: rows, bytes, what was lost and why, what was done now."""
         self.reporter.say(_summary(stage, entries, num_done, seconds))
 
-    def prepare(self, folder: Path) -> None:
-        """Create `folder` and sweep what dead processes left there."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be created ({error.strerror}). Choose another output.") from None
-        if not os.access(folder, os.W_OK):
-            raise OutputError(f"{folder}: not writable by this user. Choose another output or mend its permissions.")
+    def prepare(self, folder: Place) -> None:
+        """Create `folder`, sweep what dead processes left there. Raises OutputError while another run works in it."""
+        make_folder(folder)
+        refuse_second(folder)
+        forget_culprits(folder)
         sweep(folder)
+
+    @contextlib.contextmanager
+    def working(
+        self,
+        stage: Stage,
+        folder: Place,
+        num_units: int,
+        num_done: int,
+        total: int | None = None,
+        at: int | None = None,
+    ) -> Iterator[tuple[Pulse, Task]]:
+        """Show progress, and say in `folder` that this run works there; what says so goes when the block ends well.
+
+        Progress is in units, or in `total` steps of which `at` are done.
+        """
+        pulse = Pulse(folder, new_state(stage.name, num_units, num_done))
+        shown = (num_units, num_done) if total is None else (total, at or 0)
+        try:
+            with self.reporter.task(stage.name, *shown) as task:
+                yield pulse, task
+        except CarnacError as error:
+            pulse.beat(why_stopped=str(error))
+            raise
+        end_state(folder)
 
     def publish(
         self,
         stage: Stage,
-        folder: Path,
+        folder: Place,
         entries: Sequence[PartEntry],
         settings: Mapping[str, Any],
         inputs: Mapping[str, Any],
     ) -> Manifest:
         """Write the manifest that makes `entries` the content of `folder`."""
         manifest = manifest_of(stage, folder, entries, settings, inputs)
-        if not self.dry_run:
+        if not self.changes_nothing:
             write_manifest(manifest)
         return manifest
+
+    def _try_record(
+        self, record: str, stage: Stage, units: Sequence[Unit], missing: Sequence[Unit], folder: Place
+    ) -> None:
+        """Try a lost record of this stage again and end the run; return if it is none of this stage."""
+        names = {unit.name for unit in missing}
+        lost = find_lost(missing, [unit for unit in units if unit.name not in names], folder, record)
+        if lost is None:
+            return
+        self.reporter.say(
+            f"{record}: lost by {stage.name}, unit {lost.unit.name}: {lost.why.reason}. {lost.why.detail}"
+        )
+        self.reporter.say(try_again(stage, lost, folder, with_memory(self.limits, self.workers)))
+        raise EarlyEnd
+
+
+class _Work:
+    """The units of one stage on their way: what is done, what failed, what is shown of it."""
+
+    def __init__(self, stage: Stage, folder: Place, runner: Runner, pulse: Pulse, task: Task) -> None:
+        self._stage, self._folder, self._runner, self._pulse, self._task = stage, folder, runner, pulse, task
+        self._before = pulse.state.num_done
+        self._failed: list[Failed] = []
+        self._new: list[str] = []
+        self._began = time.monotonic()
+
+    def do(self, units: Sequence[Unit]) -> None:
+        runner = self._runner
+        files = {unit.name: unit.file_name for unit in units}
+        events = run_units(self._stage, units, self._folder, runner.workers, runner.limits, runner.preload)
+        with contextlib.closing(events):
+            for event in events:
+                if isinstance(event, Done):
+                    self._new.append(files[event.unit])
+                    self._task.advance()
+                elif isinstance(event, Failed):
+                    self._failed.append(event)
+                    runner.reporter.say(f"{self._stage.name}, unit {event.unit} failed: {event.why}")
+                    if len(self._failed) >= MAX_FAILED_UNITS and not self._new:
+                        break
+                else:
+                    self._beat(event)
+        if self._failed:
+            why = self._failure(len(units))
+            self._pulse.beat(num_done=self._before + len(self._new), failed=self._failed, why_stopped=why)
+            raise RunError(why)
+
+    def _beat(self, beat: Beat) -> None:
+        limits = self._runner.limits
+        if beat.lost >= limits.min_lost and beat.lost > limits.max_lost_share * beat.tried:
+            raise RunError(self._over_budget(beat))
+        seconds = time.monotonic() - self._began
+        rate = f"{beat.tried / seconds:,.0f} records/s" if beat.tried else ""
+        speed = f"{beat.num_bytes / seconds / 1e6:,.1f} MB/s" if beat.num_bytes else ""
+        lost = f"{beat.lost:,} lost" if beat.lost else ""
+        failed = f"{len(self._failed)} failed" if self._failed else ""
+        at = ", ".join(unit.unit for unit in beat.running[:2])
+        self._task.show("  ".join(word for word in (rate, speed, lost, failed, at) if word))
+        self._pulse.beat(num_done=self._before + len(self._new), running=beat.running, failed=self._failed)
+
+    def _over_budget(self, beat: Beat) -> str:
+        """Return why the run stops: reasons as far as the parts of this run tell them."""
+        lost = [record for name in self._new for record in read_ledger(self._folder / name).quarantine]
+        counts = Counter(record.reason for record in lost)
+        counts["in units under way"] += max(0, beat.lost - counts.total())
+        return budget_sentence(self._stage.name, beat.tried, +counts, lost, self._runner.limits.max_lost_share)
+
+    def _failure(self, num_units: int) -> str:
+        first = self._failed[0]
+        names = ", ".join(failed.unit for failed in self._failed[:5])
+        left = num_units - len(self._new) - len(self._failed)
+        rest = f", {left} were not tried" if left else ", the others are done"
+        return (
+            f"{self._stage.name}: {len(self._failed)} of {num_units} units failed ({names}){rest}. Unit {first.unit}: "
+            f"{first.why}. What is done is kept; the same command tries the failed ones again."
+        )
+
+
+def available_workers() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def _summary(stage: Stage, entries: Sequence[PartEntry], num_done: int, seconds: float) -> str:

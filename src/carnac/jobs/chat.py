@@ -11,10 +11,10 @@ import pyarrow as pa
 from pydantic import Field
 
 from carnac.core.errors import RecordError
-from carnac.engine.aligned import read_rows
 from carnac.engine.manifest import read_manifest
 from carnac.engine.part import Part
 from carnac.engine.run import Runner
+from carnac.engine.tables import read_rows
 from carnac.engine.unit import Stage, Unit
 from carnac.jobs.models import OpenModel, open_model
 from carnac.jobs.recipes import keep_recipe
@@ -61,7 +61,7 @@ def run(recipe: ChatRecipe, runner: Runner) -> None:
     unit = STAGE.unit("chat", recipe, settings=settings, inputs=[model.digest, shards.digest])
     entries = runner.do(STAGE, [unit], recipe.output)
     runner.publish(STAGE, recipe.output, entries, settings, {"model": str(recipe.model)})
-    if not runner.dry_run:
+    if not runner.changes_nothing:
         keep_recipe(recipe, recipe.output)
 
 

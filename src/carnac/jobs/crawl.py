@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from carnac.archive.records import Damage, read_responses
-from carnac.core.errors import RecordError
+from carnac.core.places import Folder, Place, absolute
 from carnac.core.schema import DOCUMENTS, document_to_row
-from carnac.engine.part import Part
+from carnac.engine.part import LOST, Part
 from carnac.engine.run import Runner
-from carnac.engine.unit import Stage, Unit, outside_digest, unit_names
+from carnac.engine.unit import Stage, Unit, outside_digests, unit_names
 from carnac.jobs.inputs import find_files
 from carnac.jobs.recipes import keep_recipe
 from carnac.recipe.settings import Recipe, Writes
@@ -30,7 +29,7 @@ class CrawlRecipe(Recipe):
 
     job: Literal["crawl"] = Field(description="the job that this recipe describes")
     warcs: tuple[str, ...] = Field(min_length=1, description="WARC files, plain or gzip; * and ** match as in a shell")
-    output: Annotated[Path, Writes("documents")] = Field(description="folder for the documents")
+    output: Annotated[Folder, Writes("documents")] = Field(description="folder for the documents")
     extract: ExtractSettings = Field(default=ExtractSettings(), description="how a page becomes a document")
 
 
@@ -41,7 +40,7 @@ RECIPE = CrawlRecipe
 class CrawlTask:
     """What a worker needs for one WARC file."""
 
-    warc: Path
+    warc: Place
     settings: ExtractSettings
     limit: int | None
 
@@ -50,14 +49,14 @@ def run(recipe: CrawlRecipe, runner: Runner) -> None:
     """Write `documents/`."""
     units = []
     warcs = find_files(recipe.warcs)
-    for name, warc in zip(unit_names(warcs), warcs, strict=True):
+    for name, warc, digest in zip(unit_names(warcs), warcs, outside_digests(warcs), strict=True):
         task = CrawlTask(warc=warc, settings=recipe.extract, limit=recipe.limit)
         settings = {"extract": recipe.extract.model_dump(mode="json"), "limit": recipe.limit}
-        units.append(STAGE.unit(name, task, settings=settings, inputs=[outside_digest(warc)]))
+        units.append(STAGE.unit(name, task, settings=settings, inputs=[digest]))
     entries = runner.do(STAGE, units, recipe.output)
-    inputs = {"warcs": [str(unit.task.warc.resolve()) for unit in units]}
+    inputs = {"warcs": [absolute(unit.task.warc) for unit in units]}
     runner.publish(STAGE, recipe.output, entries, recipe.extract.model_dump(mode="json"), inputs)
-    if not runner.dry_run:
+    if not runner.changes_nothing:
         keep_recipe(recipe, recipe.output)
 
 
@@ -78,10 +77,8 @@ def crawl_warc(unit: Unit, part: Part) -> None:
             break
         pages += 1
         part.count("pages")
-        try:
-            document = extract_document(record, task.warc.name, task.settings)
-        except RecordError as error:
-            part.quarantine(name, error.reason, f"{record.url} {error.detail}".strip())
+        document = part.attempt(name, extract_document, record, task.warc.name, task.settings)
+        if document is LOST:
             continue
         part.count("documents")
         part.count("text_blocks", sum(text is not None for text in document.texts))

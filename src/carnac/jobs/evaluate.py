@@ -15,10 +15,11 @@ from pydantic import Field
 
 from carnac.core.batch import Batch
 from carnac.core.errors import InputError, RecordError
-from carnac.engine.aligned import read_rows
 from carnac.engine.manifest import Manifest, read_manifest
-from carnac.engine.part import Part, write_file
+from carnac.engine.part import Part
 from carnac.engine.run import Runner
+from carnac.engine.storage import write_file
+from carnac.engine.tables import read_rows
 from carnac.engine.unit import Stage, Unit
 from carnac.evaluate.grounding import DocumentLosses, HeldOut, Pixels, score_documents, summarise
 from carnac.evaluate.settings import GroundingSettings
@@ -68,7 +69,7 @@ def run(recipe: EvaluateRecipe, runner: Runner) -> None:
     unit = STAGE.unit("grounding", recipe, settings=settings, inputs=inputs)
     entries = runner.do(STAGE, [unit], recipe.output)
     manifest = runner.publish(STAGE, recipe.output, entries, settings, {"model": str(recipe.model)})
-    if runner.dry_run:
+    if runner.changes_nothing:
         return
     summary = summary_of(manifest, recipe.grounding)
     write_file(recipe.output / "evaluation.json", (json.dumps(summary, indent=1) + "\n").encode())

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from carnac.archive.records import Damage, read_responses
 from carnac.core.errors import RecordError
+from carnac.core.places import Folder, Place, place_of
 from carnac.core.schema import IMAGES
-from carnac.engine.aligned import read_aligned, read_rows
+from carnac.engine.aligned import read_aligned
 from carnac.engine.manifest import Manifest, read_manifest
-from carnac.engine.part import Part
+from carnac.engine.part import LOST, Part
 from carnac.engine.run import Runner
-from carnac.engine.unit import Stage, Unit, outside_digest, unit_names
+from carnac.engine.tables import read_rows
+from carnac.engine.unit import Stage, Unit, outside_digests, unit_names
 from carnac.images.fetch import fetch_images
-from carnac.images.inspect import inspect_image
+from carnac.images.inspect import ImageFacts, inspect_image
 from carnac.images.pack import PackWriter
 from carnac.images.settings import FetchSettings, ImageSettings
 from carnac.jobs.recipes import keep_recipe
@@ -34,10 +35,10 @@ class ImagesRecipe(Recipe):
 
     job: Literal["images"] = Field(description="the job that this recipe describes")
     documents: DocumentsFolder = Field(description="folder of the documents whose images are wanted")
-    masks: Annotated[Path | None, Reads("masks")] = Field(
+    masks: Annotated[Folder | None, Reads("masks")] = Field(
         default=None, description="folder of a pass's masks: only images that it keeps are wanted"
     )
-    output: Annotated[Path, Writes("images")] = Field(description="folder for the table of images and their packs")
+    output: Annotated[Folder, Writes("images")] = Field(description="folder for the table of images and their packs")
     fetch: bool = Field(default=False, description="fetch over HTTP what the archives do not hold")
     inspect: ImageSettings = Field(default=ImageSettings(), description="which images are taken")
     http: FetchSettings = Field(default=FetchSettings(), description="how images are fetched")
@@ -50,10 +51,10 @@ RECIPE = ImagesRecipe
 class ImagesTask:
     """What a worker needs for one archive, or (`warc` is None) for the URLs that no part of `found` settles."""
 
-    warc: Path | None
-    documents: Path
-    masks: Path | None
-    found: tuple[Path, ...]
+    warc: Place | None
+    documents: Place
+    masks: Place | None
+    found: tuple[Place, ...]
     recipe: ImagesRecipe
 
 
@@ -61,24 +62,24 @@ def run(recipe: ImagesRecipe, runner: Runner) -> None:
     """Write `images/`: one row per wanted URL with its final state, bytes in `packs/`."""
     documents = read_manifest(recipe.documents, "documents")
     masks = None if recipe.masks is None else read_manifest(recipe.masks, "masks")
-    wanted = [documents.digest, *([] if masks is None else [masks.digest])]
+    wanted = [documents.digest, *([] if masks is None else [masks.rows_digest])]
     settings: dict[str, Any] = {"inspect": recipe.inspect.model_dump(mode="json"), "limit": recipe.limit}
 
-    def unit(name: str, warc: Path | None, found: tuple[Path, ...], extra: dict[str, Any], inputs: list[str]) -> Unit:
+    def unit(name: str, warc: Place | None, found: tuple[Place, ...], extra: dict[str, Any], inputs: list[str]) -> Unit:
         task = ImagesTask(warc=warc, documents=recipe.documents, masks=recipe.masks, found=found, recipe=recipe)
         return STAGE.unit(name, task, settings={**settings, **extra}, inputs=[*wanted, *inputs])
 
     archives = []
-    warcs = [Path(name) for name in documents.inputs["warcs"]]
-    for name, warc in zip(unit_names(warcs), warcs, strict=True):
-        archives.append(unit(name, warc, (), {}, [outside_digest(warc)]))
+    warcs = [place_of(name) for name in documents.inputs["warcs"]]
+    for name, warc, digest in zip(unit_names(warcs), warcs, outside_digests(warcs), strict=True):
+        archives.append(unit(name, warc, (), {}, [digest]))
     entries = runner.do(STAGE, archives, recipe.output)
     http = {"http": recipe.http.model_dump(mode="json")} if recipe.fetch else {}
     rest = unit("~rest", None, tuple(entry.path for entry in entries), http, [entry.digest for entry in entries])
     entries += runner.do(STAGE, [rest], recipe.output)
     shown = {**settings, "fetch": recipe.fetch, **http}
     runner.publish(STAGE, recipe.output, entries, shown, {"documents": str(recipe.documents)})
-    if not runner.dry_run:
+    if not runner.changes_nothing:
         keep_recipe(recipe, recipe.output)
 
 
@@ -108,7 +109,7 @@ def take_images(unit: Unit, part: Part) -> None:
                 got = fetched[url]
                 if got.payload is None:
                     keep.drop(url, "http", got.reason or "connection_failed")
-                elif (reason := keep.take(url, "http", got.payload)) is not None:
+                elif (reason := keep.take(url, url, "http", got.payload)) is not None:
                     keep.drop(url, "http", reason)
 
 
@@ -120,7 +121,7 @@ def wanted_urls(task: ImagesTask) -> dict[str, None]:
     return dict.fromkeys(list(urls)[: task.recipe.limit])
 
 
-def _urls_of(documents: Path, masks: Manifest | None, unit: str) -> Iterator[str]:
+def _urls_of(documents: Place, masks: Manifest | None, unit: str) -> Iterator[str]:
     if masks is None:
         for row in read_rows(documents, ["images"]):
             yield from (url for url in row["images"] if url is not None)
@@ -137,12 +138,13 @@ class _Keeper:
     def __init__(self, part: Part, pack: PackWriter, pack_name: str, settings: ImageSettings) -> None:
         self._part, self._pack, self._pack_name, self.settings = part, pack, pack_name, settings
 
-    def take(self, url: str, source: str, payload: bytes) -> str | None:
+    def take(self, record: str, url: str, source: str, payload: bytes) -> str | None:
         """Keep an image, or return the reason for which its bytes are refused."""
-        try:
-            facts = inspect_image(payload, self.settings)
-        except RecordError as error:
-            return error.reason
+        facts = self._part.attempt(record, _inspect, payload, self.settings)
+        if facts is LOST:
+            return "not_inspected"
+        if isinstance(facts, str):
+            return facts
         offset, length = self._pack.add(facts.sha256, facts.media_type, payload)
         place = {"pack": self._pack_name, "offset": offset, "length": length}
         known = {"sha256": facts.sha256, "media_type": facts.media_type, "width": facts.width, "height": facts.height}
@@ -156,7 +158,15 @@ class _Keeper:
         self._part.count(f"dropped.{reason}")
 
 
-def _take_from_archive(warc: Path, urls: dict[str, None], keep: _Keeper, part: Part) -> None:
+def _inspect(payload: bytes, settings: ImageSettings) -> ImageFacts | str:
+    """Return the facts of an image, or the reason for which it is refused: that is no loss but a state of its URL."""
+    try:
+        return inspect_image(payload, settings)
+    except RecordError as error:
+        return error.reason
+
+
+def _take_from_archive(warc: Place, urls: dict[str, None], keep: _Keeper, part: Part) -> None:
     """Take each wanted URL from its first sound record; one that has none keeps the reason of its first bad one."""
     kept: set[str] = set()
     failed: dict[str, str] = {}
@@ -164,14 +174,15 @@ def _take_from_archive(warc: Path, urls: dict[str, None], keep: _Keeper, part: P
         url = record.url
         if url is None or url not in urls:
             continue
+        name = f"{warc.name}@{record.offset}"
         if url in kept:
-            part.quarantine(f"{warc.name}@{record.offset}", "second_record_of_url", url)
+            part.quarantine(name, "second_record_of_url", url)
         elif isinstance(record, Damage):
             failed.setdefault(url, record.reason)
         elif not 200 <= record.status < 300:
             # A page requisite that failed in the crawl may still be had over HTTP: it stays wanted.
             part.count("archived_failures")
-        elif (reason := keep.take(url, "warc", record.payload)) is None:
+        elif (reason := keep.take(name, url, "warc", record.payload)) is None:
             kept.add(url)
         else:
             failed.setdefault(url, reason)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from carnac.engine.aligned import read_rows
 from carnac.engine.manifest import Manifest
+from carnac.engine.tables import read_rows
 
 
 def kept_images(manifest: Manifest) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, ValidationError
 
 from carnac.core.errors import InputError
-from carnac.engine.part import write_file
+from carnac.engine.storage import write_file
 from carnac.recipe.settings import Settings
 from carnac.sequence.pixels import image_tokens
 from carnac.sequence.settings import PictureSettings

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from carnac.engine.aligned import read_rows
+from carnac.core.places import Place
 from carnac.engine.manifest import Manifest, PartEntry, manifest_of, write_manifest
-from carnac.engine.part import Part
+from carnac.engine.part import LOST, Part
 from carnac.engine.run import Runner
+from carnac.engine.tables import read_rows, read_table
 from carnac.engine.unit import KEY_CHARACTERS, Stage, Unit, digest_of
-from carnac.mix.plan import PIECES, PLAN, describe_plan, make_plan, pieces_of_part
+from carnac.mix.plan import PIECES, PLAN, describe_plan, make_plan, pieces_of_sample
 from carnac.mix.settings import MixSettings
 from carnac.sequence.settings import PictureSettings, TokenizerSettings
 from carnac.sequence.tokenizer import load_tokenizer, train_tokenizer
@@ -38,7 +38,7 @@ class PlanSettings:
 class TokenizerTask:
     """What a worker needs to train the tokenizer."""
 
-    shards: tuple[Path, ...]
+    shards: tuple[Place, ...]
     folder: Path
     settings: TokenizerSettings
 
@@ -47,7 +47,7 @@ class TokenizerTask:
 class PiecesTask:
     """What a worker needs to cut one shard into pieces."""
 
-    shard: Path
+    shard: Place
     shard_unit: str
     source: str
     tokenizer_file: Path
@@ -58,7 +58,7 @@ class PiecesTask:
 class PlanTask:
     """What a worker needs to pack all pieces."""
 
-    pieces: tuple[Path, ...]
+    pieces: tuple[Place, ...]
     settings: PlanSettings
 
 
@@ -78,7 +78,7 @@ class Plan:
 
     def table(self) -> pa.Table:
         """Read the packed rows."""
-        return pq.read_table(self.rows.path)
+        return read_table(self.rows.path)
 
 
 def make_plan_folder(shards: Manifest, folder: Path, settings: PlanSettings, runner: Runner) -> Plan:
@@ -147,18 +147,21 @@ def cut_pieces(unit: Unit, part: Part) -> None:
     """Cut the samples of one shard into pieces."""
     task: PiecesTask = unit.task
     settings, tokenizer = task.settings, load_tokenizer(task.tokenizer_file)
-    rows = read_rows(task.shard)
-    found = pieces_of_part(rows, task.source, task.shard_unit, tokenizer, settings.pictures, settings.mix)
-    for number, error in found.lost:
-        part.quarantine(f"{task.shard_unit}@{number}", error.reason, error.detail)
-    part.count("without_labels", found.without_labels)
-    part.write_table(found.table)
+    for number, row in enumerate(read_rows(task.shard)):
+        place = {"source": task.source, "shard": task.shard_unit, "row": number}
+        name = f"{task.shard_unit}@{number}"
+        found = part.attempt(name, pieces_of_sample, row, place, tokenizer, settings.pictures, settings.mix)
+        if found is LOST:
+            continue
+        part.count("without_labels", found.without_labels)
+        for piece in found.rows:
+            part.write(piece)
 
 
 def pack_rows(unit: Unit, part: Part) -> None:
     """Pack all pieces into the rows of all batches, and note what the plan holds."""
     task: PlanTask = unit.task
-    pieces = pa.concat_tables([pq.read_table(path) for path in task.pieces]).replace_schema_metadata(None)
+    pieces = pa.concat_tables([read_table(path) for path in task.pieces]).replace_schema_metadata(None)
     table = make_plan(pieces, task.settings.mix, task.settings.num_batches)
     facts = describe_plan(table, task.settings.mix)
     for name in ("pieces", "tokens", "label_tokens", "images", "epochs_begun"):
@@ -167,7 +170,7 @@ def pack_rows(unit: Unit, part: Part) -> None:
     part.write_table(table)
 
 
-def _texts(shards: tuple[Path, ...]) -> Iterator[str]:
+def _texts(shards: tuple[Place, ...]) -> Iterator[str]:
     for path in shards:
         for row in read_rows(path, ["texts"]):
             yield from (text for text in row["texts"] if text is not None)

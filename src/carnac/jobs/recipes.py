@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -9,9 +11,11 @@ from typing import cast
 import tomli_w
 
 from carnac import __version__
-from carnac.core.errors import RecipeError
-from carnac.engine.part import write_file
-from carnac.engine.run import DryRunEnd, Runner
+from carnac.core.errors import InputError, RecipeError
+from carnac.core.places import Place, library_of
+from carnac.engine.journal import Limits
+from carnac.engine.run import EarlyEnd, Runner
+from carnac.engine.storage import read_file, write_file
 from carnac.jobs import CheckingJob, RecipeModels, load_job
 from carnac.recipe.folders import check_folders
 from carnac.recipe.load import LoadedRecipe, load_recipes, parse_overrides
@@ -50,19 +54,36 @@ def load_checked(places: Sequence[Path], overrides: Sequence[str]) -> list[Loade
 
 def run_recipes(recipes: Sequence[LoadedRecipe], runner: Runner) -> None:
     """Run recipes in order; what is done is skipped by the engine, unit by unit."""
+    folders = [
+        folder
+        for recipe in recipes
+        for _, _, folder in (*recipe.settings.folders_read(), *recipe.settings.folders_written())
+    ]
+    # In the fork server once, not in the child of every unit: with a store, that is half of what a small unit costs.
+    libraries = {library for folder in folders if (library := library_of(folder)) is not None}
+    runner = dataclasses.replace(runner, preload=(*runner.preload, *sorted(libraries)))
     for recipe in recipes:
         runner.reporter.say(f"== {recipe.source.path} ({recipe.settings.job})")
+        limits = Limits(**recipe.settings.limits.model_dump())
         try:
-            load_job(recipe.settings.job).run(recipe.settings, runner)
-        except DryRunEnd:
-            runner.reporter.say("dry run: nothing was done; what follows depends on the output of these units.")
+            load_job(recipe.settings.job).run(recipe.settings, dataclasses.replace(runner, limits=limits))
+        except EarlyEnd:
+            if runner.dry_run:
+                runner.reporter.say("dry run: nothing was done; what follows depends on the output of these units.")
             return
+    if runner.record is not None:
+        raise InputError(
+            f"{runner.record}: no recipe of this run has lost this record. Wanted a record's name as carnac show lists "
+            "it under what was lost."
+        )
 
 
-def keep_recipe(recipe: Recipe, folder: Path) -> None:
+def keep_recipe(recipe: Recipe, folder: Place) -> None:
     """Write the resolved recipe beside an output, every default spelled out: it runs again as it is."""
     content = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     text = f"# As run by carnac {__version__}, with every default spelled out.\n{tomli_w.dumps(content)}"
     path = folder / "recipe.toml"
-    if not path.is_file() or path.read_text() != text:
-        write_file(path, text.encode())
+    with contextlib.suppress(OSError):
+        if read_file(path) == text.encode():
+            return
+    write_file(path, text.encode())

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from carnac.core.places import Folder, Place
 from carnac.core.schema import REPEATS
-from carnac.engine.aligned import read_aligned, read_rows
+from carnac.engine.aligned import read_aligned
 from carnac.engine.manifest import Manifest, read_manifest
-from carnac.engine.part import Part
+from carnac.engine.part import LOST, Part
 from carnac.engine.run import Runner
+from carnac.engine.tables import read_rows
 from carnac.engine.unit import Stage, Unit
 from carnac.images.pack import read_image
 from carnac.jobs.kept import kept_images
@@ -34,14 +35,14 @@ class ShardsRecipe(Recipe):
     documents: DocumentsFolder = Field(description="folder of the documents")
     images: ImagesFolder = Field(description="folder of their images")
     masks: MasksFolder = Field(description="folder of the last pass's masks: what they keep becomes samples")
-    repeats: Annotated[Path | None, Reads("repeats")] = Field(
+    repeats: Annotated[Folder | None, Reads("repeats")] = Field(
         default=None, description="folder of the duplicates found: copies fall into the split of their root"
     )
-    output: Path = Field(description="folder for the shards: train/ and heldout/")
+    output: Folder = Field(description="folder for the shards: train/ and heldout/")
     source: str = Field(default="web", description="name of this source in mixtures and per-source losses")
     split: SplitSettings = Field(default=SplitSettings(), description="the held-out split")
 
-    def folders_written(self) -> Iterator[tuple[str, str, Path]]:
+    def folders_written(self) -> Iterator[tuple[str, str, Place]]:
         """Yield the two splits."""
         for split in SPLITS:
             yield "output", "shards", self.output / split
@@ -54,7 +55,8 @@ RECIPE = ShardsRecipe
 class ShardTask:
     """What a worker needs for one shard of one split."""
 
-    document_unit: str
+    document: Place
+    mask: Place
     split: Split
     recipe: ShardsRecipe
 
@@ -70,14 +72,15 @@ def run(recipe: ShardsRecipe, runner: Runner) -> None:
     for split in SPLITS:
         units = []
         for entry in documents.parts:
-            task = ShardTask(document_unit=entry.unit, split=split, recipe=recipe)
-            inputs = [entry.digest, masks.part(entry.unit).digest, *shared]
+            mask = masks.part(entry.unit)
+            task = ShardTask(document=entry.path, mask=mask.path, split=split, recipe=recipe)
+            inputs = [entry.digest, mask.rows_digest, *shared]
             units.append(STAGE.unit(f"{split}-{entry.unit}", task, settings={**settings, "part": split}, inputs=inputs))
         folder = recipe.output / split
         entries = runner.do(STAGE, units, folder)
         names = {name: str(getattr(recipe, name)) for name in ("documents", "images", "masks")}
         runner.publish(STAGE, folder, entries, settings, names)
-    if not runner.dry_run:
+    if not runner.changes_nothing:
         keep_recipe(recipe, recipe.output)
 
 
@@ -95,10 +98,13 @@ def write_samples(unit: Unit, part: Part) -> None:
         payload = read_image(recipe.images / "packs" / row["pack"], row["offset"], row["length"])
         return payload, f"{row['sha256']}.{row['media_type'].partition('/')[2]}"
 
-    for written, (document, mask) in enumerate(_kept(task, roots)):
+    for written, (row, document, mask) in enumerate(_kept(task, roots)):
         if recipe.limit is not None and written >= recipe.limit:
             break
-        sample = sample_of(document, mask["keep_block"], image_bytes, recipe.source)
+        name = f"{document['id']}@{row}"
+        sample = part.attempt(name, sample_of, document, mask["keep_block"], image_bytes, recipe.source)
+        if sample is LOST:
+            continue
         if sample is None:
             part.count("emptied")
             continue
@@ -108,18 +114,14 @@ def write_samples(unit: Unit, part: Part) -> None:
         part.write(sample)
 
 
-def _kept(task: ShardTask, roots: dict[str, str]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Yield (document, mask) of the kept documents of the task's split."""
+def _kept(task: ShardTask, roots: dict[str, str]) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
+    """Yield (row, document, mask) of the kept documents of the task's split."""
     recipe = task.recipe
-    parts = {
-        "document": read_manifest(recipe.documents, "documents").part(task.document_unit).path,
-        "mask": read_manifest(recipe.masks, "masks").part(task.document_unit).path,
-    }
-    for rows in read_aligned(parts):
+    for row, rows in enumerate(read_aligned({"document": task.document, "mask": task.mask})):
         document, mask = rows["document"], rows["mask"]
         root = roots.get(document["id"], document["id"])
         if mask["keep"] and split_of(root, recipe.split.held_out, recipe.split.seed) == task.split:
-            yield document, mask
+            yield row, document, mask
 
 
 def _roots(repeats: Manifest) -> dict[str, str]:

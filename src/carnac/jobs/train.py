@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from carnac.core.batch import Batch
-from carnac.core.errors import InputError
+from carnac.core.errors import InputError, OutputError
 from carnac.engine.manifest import MANIFEST, Manifest, collect_parts, find_done, read_manifest
 from carnac.engine.part import Part
 from carnac.engine.progress import Task
 from carnac.engine.run import Runner
+from carnac.engine.state import Pulse
+from carnac.engine.tables import read_table
 from carnac.engine.unit import Stage, Unit
 from carnac.jobs.models import INPUTS_FILE, InputSettings, write_inputs
 from carnac.jobs.plan import Plan, PlanSettings, make_plan_folder
@@ -115,7 +116,7 @@ def run(recipe: TrainRecipe, runner: Runner) -> None:
         "inputs": inputs.model_dump(mode="json"),
     }
     unit = STAGE.unit("training", None, settings=affecting, inputs=[plan.digest, shards.digest])
-    if runner.dry_run:
+    if runner.changes_nothing:
         runner.do(STAGE, [unit], recipe.output)
         return
     runner.prepare(recipe.output)
@@ -123,7 +124,7 @@ def run(recipe: TrainRecipe, runner: Runner) -> None:
     if done:
         plan.publish()
     else:
-        _Training(recipe, training, plan, shards, runner).run(unit, inputs)
+        _train(_Training(recipe, training, plan, shards, runner), unit, inputs, recipe.output)
     entries = collect_parts(recipe.output, [unit])
     runner.tell(STAGE, entries, int(not done), time.perf_counter() - began)
     runner.publish(STAGE, recipe.output, entries, affecting, {"shards": str(recipe.shards)})
@@ -137,11 +138,25 @@ def holds_model(folder: Path, unit: Unit) -> bool:
     """
     from carnac.model.weights import WEIGHTS_FILE
 
-    if find_done(folder, unit) is None:
+    if find_done(folder, [unit])[unit.name] is None:
         return False
-    weights = pq.read_table(folder / unit.file_name, columns=["weights_sha256"])["weights_sha256"].to_pylist()[-1]
+    weights = read_table(folder / unit.file_name, columns=["weights_sha256"])["weights_sha256"].to_pylist()[-1]
     with (folder / WEIGHTS_FILE).open("rb") as file:
         return bool(hashlib.file_digest(file, "sha256").hexdigest() == weights)
+
+
+def _train(training: _Training, unit: Unit, inputs: InputSettings, folder: Path) -> None:
+    """Train. Raises OutputError where the disk refuses a checkpoint, a metric or the model."""
+    from safetensors import SafetensorError
+
+    try:
+        training.run(unit, inputs)
+    except (OSError, SafetensorError) as error:
+        said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise OutputError(
+            f"{getattr(error, 'filename', None) or folder}: cannot be written ({said}). Free space, then run the same "
+            "command again: it goes on from the last checkpoint."
+        ) from error
 
 
 @dataclass(slots=True)
@@ -151,6 +166,7 @@ class _Watch:
     metrics: MetricsFile
     parts: Parts
     task: Task
+    pulse: Pulse
     folder: Path
     key: str
     keep_last: int
@@ -159,6 +175,7 @@ class _Watch:
     def on_step(self, record: StepRecord, batch: Batch, per_token: Losses) -> None:  # noqa: ARG002 -- the loop's protocol
         self.metrics.append(record)
         self.rate = record.learning_rate
+        self.pulse.beat()
         speed = record.tokens / max(record.seconds, 1e-9)
         self.task.advance(note=f"loss {record.loss:.3f}  {speed:,.0f} tokens/s")
 
@@ -267,9 +284,11 @@ class _Training:
         reader = BatchReader(self._plan.table(), shards, self._tokenizer, self._recipe.pictures, self._recipe.mix)
         with ExitStack() as stack:
             metrics = stack.enter_context(MetricsFile(self._metrics))
-            task = stack.enter_context(self._runner.reporter.task("train", self._settings.steps, start))
+            steps = self._settings.steps
+            working = self._runner.working(STAGE, self._recipe.output, 1, 0, total=steps, at=start)
+            pulse, task = stack.enter_context(working)
             ahead = stack.enter_context(closing(read_ahead(reader, range(start, self._settings.steps))))
-            watch = _Watch(metrics, parts, task, self._checkpoints, key, self._settings.checkpoints.keep_last)
+            watch = _Watch(metrics, parts, task, pulse, self._checkpoints, key, self._settings.checkpoints.keep_last)
             train(model, parts.optimizer, lambda _: next(ahead), self._settings, watch, start)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from carnac.core.errors import InputError
-from carnac.engine.part import temporary_path
+from carnac.engine.storage import temporary_path
 from carnac.model.autoregressive import AutoregressiveModel
 from carnac.model.language import language_from_config
 from carnac.model.settings import ModelSettings

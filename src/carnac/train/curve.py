@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from carnac.engine.part import temporary_path
+from carnac.engine.storage import temporary_path
 
 # Colours that stay apart in print and for the colour-blind (Okabe and Ito 2008).
 BLUE, GREY = "#0072b2", "#9aa5b1"

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from carnac.engine.part import temporary_path
+from carnac.engine.storage import temporary_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
