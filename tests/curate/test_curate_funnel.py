@@ -14,7 +14,7 @@ from carnac.core.schema import REPEATS
 from carnac.curate.funnel import Amount, Funnel, FunnelStep
 from carnac.curate.repeats import judge_repeats_part
 from carnac.curate.rules import judge_part
-from carnac.curate.settings import RepeatsPass, RulesPass
+from carnac.curate.settings import RepeatKind, RepeatsPass, RulesPass
 from carnac.curate.signals import SIGNALS, ImageMeasure, failed_row, measure_document
 from carnac.curate.verdicts import Reasons
 
@@ -47,7 +47,10 @@ def judged(
             last = judge_part(table, signals, last, pass_.rules, reasons)
         else:
             assert isinstance(pass_, RepeatsPass)
-            last = judge_repeats_part("a", table, last, repeats, reasons)
+            mine: dict[int, RepeatKind] = dict(
+                zip(repeats["row"].to_pylist(), repeats["kind"].to_pylist(), strict=True)
+            )
+            last = judge_repeats_part(table, signals, last, mine, reasons)
         masks.append(last)
     return table, signals, masks
 
@@ -87,6 +90,7 @@ def test_each_pass_tells_what_is_left_and_each_reason_what_it_took() -> None:
     assert {taken.reason: taken.amount for taken in pages.taken}["document.num_images < 3"] == amount(1, 1, 5, 0)
     assert repeats.kept == amount(1, 1, 5, 3)
     assert [(taken.reason, taken.amount) for taken in repeats.taken] == [
+        ("signals_failed", amount(0, 0, 0, 0)),
         ("repeat.url", amount(1, 1, 5, 3)),
         ("repeat.text", amount(0, 0, 0, 0)),
     ]
@@ -151,8 +155,8 @@ def test_the_order_and_the_size_of_units_change_nothing() -> None:
 def test_steps_are_written_as_json() -> None:
     written = json.loads(json.dumps([step.to_json() for step in poured([hand_made()])]))
     assert written[1]["kept"] == {"documents": 3, "text_blocks": 3, "words": 15, "images": 6}
-    assert written[3]["taken"][0]["reason"] == "repeat.url"
-    assert written[3]["taken"][0]["samples"][0]["url"] == "http://stones.example/"
+    assert written[3]["taken"][1]["reason"] == "repeat.url"
+    assert written[3]["taken"][1]["samples"][0]["url"] == "http://stones.example/"
 
 
 def test_an_empty_unit_counts_nothing() -> None:

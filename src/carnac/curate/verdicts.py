@@ -64,7 +64,7 @@ class Reasons:
 def reasons_of_pass(pass_: RulesPass | RepeatsPass) -> tuple[str, ...]:
     """Return the names of the reasons that a pass can give, in the order in which it tries them."""
     if isinstance(pass_, RepeatsPass):
-        return tuple(repeat_reason(kind) for kind in pass_.by)
+        return (SIGNALS_FAILED, *(repeat_reason(kind) for kind in pass_.by))
     blocks = [name for rule in pass_.rules if rule.on != "document" for name in rule_reasons(rule) if name]
     documents = [name for rule in pass_.rules if rule.on == "document" for name in rule_reasons(rule) if name]
     missing = [IMAGE_MISSING] if any(rule.on == "image" for rule in pass_.rules) else []

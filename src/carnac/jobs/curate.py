@@ -1,36 +1,40 @@
 """Documents to signals and masks: measure once, then judge pass after pass, each reading the last mask.
 
-Units: one per documents part for signals and for every pass; one for the search of repeats, which needs a global view.
+Units: one per documents part for signals and for every pass; the search of repeats, which needs a global view, is in
+`jobs/repeats.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 from pydantic import Field
 
-from carnac.core.schema import MASKS, REPEATS, document_from_row
+from carnac.core.places import Folder, Place
+from carnac.core.schema import MASKS, document_from_row
 from carnac.curate.funnel import Funnel
-from carnac.curate.repeats import MASKS_COLUMNS, SIGNALS_COLUMNS, Competitors, find_repeats, judge_repeats_part
+from carnac.curate.repeats import judge_repeats_part
 from carnac.curate.rules import judge_part
 from carnac.curate.settings import Passes, RepeatsPass, RulesPass
 from carnac.curate.signals import SIGNALS, ImageMeasure, failed_row, measure_document
 from carnac.curate.verdicts import Reasons
-from carnac.engine.aligned import read_rows
+from carnac.engine.aligned import read_aligned_tables
 from carnac.engine.manifest import Manifest, read_manifest
-from carnac.engine.part import Part, write_file
+from carnac.engine.part import LOST, Part
 from carnac.engine.run import Runner
+from carnac.engine.storage import read_file, write_file
+from carnac.engine.tables import read_rows, read_table
 from carnac.engine.unit import Stage, Unit, digest_of
 from carnac.jobs.kept import kept_images
 from carnac.jobs.recipes import keep_recipe
+from carnac.jobs.repeats import SearchLimits, found_between, found_in, search_repeats
 from carnac.recipe.settings import DocumentsFolder, Reads, Recipe
+from carnac.recipe.source import Location
 
 
 class CurateRecipe(Recipe):
@@ -38,14 +42,19 @@ class CurateRecipe(Recipe):
 
     job: Literal["curate"] = Field(description="the job that this recipe describes")
     documents: DocumentsFolder = Field(description="folder of the documents")
-    images: Annotated[Path | None, Reads("images")] = Field(
+    images: Annotated[Folder | None, Reads("images")] = Field(
         default=None, description="folder of their images, if they are there already: sizes become signals"
     )
-    output: Path = Field(description="folder for signals/, masks/<pass>/, repeats/<pass>/ and the funnel")
-    max_memory_mb: int = Field(default=1000, ge=100, description="memory cap of the search for repeats")
+    output: Folder = Field(description="folder for signals/, masks/<pass>/, repeats/<pass>/ and the funnel")
+    max_memory_mb: int = Field(
+        default=1000, ge=100, description="memory cap of each worker that searches repeats; what exceeds it is spilled"
+    )
+    rows_per_bucket: int = Field(
+        default=1_000_000, ge=1, description="documents that are searched for repeats at once, in one worker"
+    )
     passes: Passes = Field(alias="pass", min_length=1, description="the passes, in order; each reads the last mask")
 
-    def folders_written(self) -> Iterator[tuple[str, str, Path]]:
+    def folders_written(self) -> Iterator[tuple[str, str, Place]]:
         """Yield the signals and every pass's folders."""
         yield "output", "signals", self.output / "signals"
         for step in self.passes:
@@ -55,37 +64,43 @@ class CurateRecipe(Recipe):
 
 
 RECIPE = CurateRecipe
+# Of a worker that searches a bucket, beside DuckDB's buffers: up to 225 MB (bench/memory.py).
+BESIDE_DATABASE_MB = 300
+ROWS_JUDGED = 250  # at once: their signals become Python objects, and 1,000 rows of them took 16 MB more
+
+
+def check(recipe: CurateRecipe) -> list[tuple[Location, str]]:
+    """Return what does not fit between the tables: a cap on a database above the cap on its process."""
+    allowed, wanted = recipe.limits.memory_mb, recipe.max_memory_mb + BESIDE_DATABASE_MB
+    if allowed is None or allowed >= wanted or not any(isinstance(step, RepeatsPass) for step in recipe.passes):
+        return []
+    message = (
+        f"a worker may take {allowed} MB, but the search for repeats takes max_memory_mb ({recipe.max_memory_mb}) and "
+        f"{BESIDE_DATABASE_MB} MB more; wanted {wanted} or more here, or a lower max_memory_mb."
+    )
+    return [(("limits", "memory_mb"), message)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalsTask:
     """What a worker needs to measure one part."""
 
-    documents: Path
-    images: Path | None
+    documents: Place
+    images: Place | None
     limit: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassTask:
-    """What a worker needs to judge one part. `last` and `repeats` are parts, where there are any."""
+    """What a worker needs to judge one part. `last` is a part of the pass before; `repeats` are all that were found."""
 
     unit: str
-    documents: Path
-    signals: Path
-    last: Path | None
-    repeats: Path | None
+    documents: Place
+    signals: Place
+    last: Place | None
+    repeats: tuple[Place, ...]
     step: RulesPass | RepeatsPass
     reasons: Reasons
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RepeatsTask:
-    """What a worker needs to search all parts: (unit, signals, last masks) of each."""
-
-    parts: tuple[tuple[str, Path, Path | None], ...]
-    step: RepeatsPass
-    max_memory_mb: int
 
 
 def run(recipe: CurateRecipe, runner: Runner) -> None:
@@ -97,7 +112,7 @@ def run(recipe: CurateRecipe, runner: Runner) -> None:
         reasons = Reasons.of(recipe.passes[: number + 1])
         repeats = _search(recipe, runner, step, signals, last) if isinstance(step, RepeatsPass) else None
         last = _judge(recipe, runner, (documents, signals, last, repeats), step, reasons)
-    if not runner.dry_run:
+    if not runner.changes_nothing:
         _write_funnel(recipe, documents, signals)
         keep_recipe(recipe, recipe.output)
 
@@ -117,17 +132,8 @@ def _measure(recipe: CurateRecipe, runner: Runner, documents: Manifest) -> Manif
 def _search(
     recipe: CurateRecipe, runner: Runner, step: RepeatsPass, signals: Manifest, last: Manifest | None
 ) -> Manifest:
-    masks = [None if last is None else last.part(entry.unit) for entry in signals.parts]
-    parts = [
-        (entry.unit, entry.path, None if mask is None else mask.path)
-        for entry, mask in zip(signals.parts, masks, strict=True)
-    ]
-    inputs = [signals.digest, "" if last is None else last.digest]
-    task = RepeatsTask(parts=tuple(parts), step=step, max_memory_mb=recipe.max_memory_mb)
-    unit = REPEATS_STAGE.unit("all", task, settings={"by": list(step.by)}, inputs=inputs)
-    folder = recipe.output / "repeats" / step.name
-    entries = runner.do(REPEATS_STAGE, [unit], folder)
-    return runner.publish(REPEATS_STAGE, folder, entries, {"by": list(step.by)}, {})
+    limits = SearchLimits(max_memory_mb=recipe.max_memory_mb, rows_per_bucket=recipe.rows_per_bucket)
+    return search_repeats(runner, step, signals, last, recipe.output / "repeats" / step.name, limits)
 
 
 def _judge(
@@ -139,7 +145,8 @@ def _judge(
 ) -> Manifest:
     documents, signals, last, repeats = sources
     settings = {"pass": step.model_dump(mode="json"), "reasons": list(reasons.names)}
-    found = None if repeats is None else repeats.parts[0]
+    found = () if repeats is None else repeats.parts
+    paths, shared = tuple(part.path for part in found), [] if repeats is None else [repeats.digest]
     schema = MASKS.with_metadata(reasons.to_metadata())
     stage = Stage(name="masks", version=1, schema=schema, work=judge_unit)
     units = []
@@ -150,11 +157,11 @@ def _judge(
             documents=entry.path,
             signals=measured.path,
             last=None if before is None else before.path,
-            repeats=None if found is None else found.path,
+            repeats=paths,
             step=step,
             reasons=reasons,
         )
-        inputs = [entry.digest, measured.digest, *(part.digest for part in (before, found) if part is not None)]
+        inputs = [entry.digest, measured.digest, *([] if before is None else [before.rows_digest]), *shared]
         units.append(stage.unit(entry.unit, task, settings=settings, inputs=inputs))
     folder = recipe.output / "masks" / step.name
     entries = runner.do(stage, units, folder)
@@ -171,40 +178,36 @@ def measure_unit(unit: Unit, part: Part) -> None:
         if task.limit is not None and number >= task.limit:
             part.write(failed_row(document, "beyond_limit"))
             continue
-        try:
-            part.write(measure_document(document, measures))
-        except Exception as error:  # noqa: BLE001 -- the edge of a record: its row stays, as nulls with the reason
-            part.quarantine(document.id, "not_measured", f"{document.url} {type(error).__name__}: {error}")
-            part.write(failed_row(document, "not_measured"))
-
-
-def search_unit(unit: Unit, part: Part) -> None:
-    """Write the duplicates found over all parts."""
-    task: RepeatsTask = unit.task
-    competitors = (
-        Competitors(
-            unit=name,
-            signals=pq.read_table(signals, columns=list(SIGNALS_COLUMNS)),
-            masks=None if masks is None else pq.read_table(masks, columns=list(MASKS_COLUMNS)),
-        )
-        for name, signals, masks in task.parts
-    )
-    with tempfile.TemporaryDirectory() as scratch:
-        memory = task.max_memory_mb
-        found = find_repeats(competitors, by=task.step.by, max_memory_mb=memory, scratch=Path(scratch))
-    part.write_table(found)
+        signals = part.attempt(f"{document.id}@{number}", measure_document, document, measures)
+        # The row of a lost record stays, as nulls with the reason: rows are those of the documents.
+        part.write(failed_row(document, "not_measured") if signals is LOST else signals)
 
 
 def judge_unit(unit: Unit, part: Part) -> None:
     """Write the masks of one documents part after one pass."""
     task: PassTask = unit.task
-    documents = pq.read_table(task.documents, columns=["id", "kinds"])
-    last = None if task.last is None else pq.read_table(task.last)
+    parts: dict[str, tuple[Place, Sequence[str] | None]] = {"documents": (task.documents, ["id", "kinds"])}
+    if task.last is not None:
+        parts["last"] = (task.last, None)
+    parts["signals"] = (task.signals, None if isinstance(task.step, RulesPass) else ["id", "failed"])
+    found = found_in(task.repeats, task.unit)
+    for first, tables in read_aligned_tables(parts):
+        judged = [
+            _judge_rows(
+                task, {name: table.slice(start, ROWS_JUDGED) for name, table in tables.items()}, first + start, found
+            )
+            for start in range(0, tables["documents"].num_rows, ROWS_JUDGED)
+        ]
+        part.write_table(pa.concat_tables(judged).combine_chunks())
+
+
+def _judge_rows(task: PassTask, tables: dict[str, pa.Table], first: int, found: pa.Table) -> pa.Table:
+    """Return the masks of some rows of a part, of which theirs is `first`."""
+    documents, signals, last = tables["documents"], tables["signals"], tables.get("last")
     if isinstance(task.step, RulesPass):
-        part.write_table(judge_part(documents, pq.read_table(task.signals), last, task.step.rules, task.reasons))
-    else:
-        repeats = pq.read_table(task.repeats)
-        part.write_table(judge_repeats_part(task.unit, documents, last, repeats, task.reasons))
+        return judge_part(documents, signals, last, task.step.rules, task.reasons)
+    mine = found_between(found, first, documents.num_rows)
+    return judge_repeats_part(documents, signals, last, mine, task.reasons)
 
 
 def _write_funnel(recipe: CurateRecipe, documents: Manifest, signals: Manifest) -> None:
@@ -215,18 +218,17 @@ def _write_funnel(recipe: CurateRecipe, documents: Manifest, signals: Manifest) 
     path = recipe.output / "funnel.json"
     # A damaged funnel is drawn again: it holds nothing that the masks do not.
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        if json.loads(path.read_bytes())["drawn_from"] == drawn_from:
+        if json.loads(read_file(path))["drawn_from"] == drawn_from:
             return
     funnel = Funnel(recipe.passes)
     for entry in documents.parts:
         funnel.add_part(
-            pq.read_table(entry.path, columns=["id", "url", "texts", "images", "kinds"]),
-            pq.read_table(signals.part(entry.unit).path, columns=["id", "block_num_words"]),
-            [pq.read_table(manifest.part(entry.unit).path) for manifest in masks],
+            read_table(entry.path, ["id", "url", "texts", "images", "kinds"]),
+            read_table(signals.part(entry.unit).path, ["id", "block_num_words"]),
+            [read_table(manifest.part(entry.unit).path) for manifest in masks],
         )
     steps = [step.to_json() for step in funnel.steps()]
     write_file(path, (json.dumps({"drawn_from": drawn_from, "steps": steps}, indent=1) + "\n").encode())
 
 
 SIGNALS_STAGE = Stage(name="signals", version=1, schema=SIGNALS, work=measure_unit)
-REPEATS_STAGE = Stage(name="repeats", version=1, schema=REPEATS, work=search_unit)
