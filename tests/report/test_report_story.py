@@ -26,7 +26,7 @@ def run(whole: Path, tmp_path: Path) -> Path:
 
 def test_stages_are_told_in_the_order_of_a_run(whole: Path) -> None:
     story = read_story(whole)
-    assert [str(manifest.folder.relative_to(whole)) for manifest in story.stages] == [
+    assert [folder.name for folder in story.folders] == [
         "documents",
         "curated/repeats/repeats",
         "curated/masks/z_first",
@@ -53,7 +53,7 @@ def test_a_copy_with_other_times_tells_the_same(whole: Path, tmp_path: Path) -> 
             target = copy / path.relative_to(whole)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-    names = [[m.folder.relative_to(folder) for m in read_story(folder).stages] for folder in (whole, copy)]
+    names = [[found.name for found in read_story(folder).folders] for folder in (whole, copy)]
     assert names[0] == names[1]
 
 
@@ -132,6 +132,27 @@ def test_few_steps(tmp_path: Path, steps: int) -> None:
     write_metrics(tmp_path, steps)
     assert ("training:" in describe(tmp_path)) == (steps > 0)
     assert ("5. Training" in render(read_story(tmp_path))) == (steps > 1)
+
+
+def test_folders_that_are_links_are_followed_once(whole: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "documents").symlink_to(whole / "documents")
+    (tmp_path / "run" / "twice").symlink_to(whole / "documents")
+    (tmp_path / "run" / "again").symlink_to(tmp_path / "run")
+    assert [folder.name for folder in read_story(tmp_path / "run").folders] == ["documents"]
+
+
+def test_the_deepest_folder_of_a_run_is_found_and_no_deeper_one(whole: Path, tmp_path: Path) -> None:
+    keys = "tiny/curated/repeats/pass/keys/text"
+    for name in (keys, f"{keys}/deeper"):
+        shutil.copytree(whole / "documents", tmp_path / name)
+    assert [folder.name for folder in read_story(tmp_path).folders] == [keys]
+
+
+def test_the_working_folder_is_a_folder(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(whole)
+    assert len(read_story(Path()).stages) == 13
+    assert "curated/masks/a_last" in describe(Path())
 
 
 def test_nothing_there(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -98,6 +100,32 @@ def test_empty_stages_are_told(tmp_path: Path) -> None:
         write_stage(tmp_path / stage, stage, [])
         assert describe(tmp_path / stage).splitlines()[1].split()[:3] == [stage, ".", "0"]
     assert len(describe(tmp_path).splitlines()) == 6
+
+
+# -- the command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["nope://bucket/folder"], 2, "wanted a path, or a URL such as s3://bucket/folder"),
+        (["gone"], 1, "carnac: gone: no such folder. Wanted a folder that a run wrote"),
+        ([], 2, "Missing argument 'FOLDER'"),
+    ],
+)
+def test_a_folder_that_cannot_be_is_a_sentence(tmp_path: Path, arguments: list[str], code: int, words: str) -> None:
+    command = [sys.executable, "-m", "carnac", "show", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_prints_the_text_and_writes_the_page(run: Path) -> None:
+    command = [sys.executable, "-m", "carnac", "show", ".", "--brief", "--html", "page.html"]
+    done = subprocess.run(command, cwd=run, check=True, capture_output=True, text=True)
+    assert done.stdout == f"{describe(run, brief=True)}\n\nWritten: page.html\n"
+    assert (run / "page.html").read_text().startswith("<!doctype html>")
 
 
 # -- columns

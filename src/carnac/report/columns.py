@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from carnac.engine.aligned import read_batches
+from carnac.core.places import Place
+from carnac.curate.verdicts import METADATA_KEY
 from carnac.engine.ledger import read_ledger
 from carnac.engine.manifest import Manifest
+from carnac.engine.tables import open_part, read_batches
 
 MAX_ROWS = 10_000  # of a stage looked at: under a second, and bounded whatever the size of the stage
 MAX_WORDS = 12  # a column with more distinct words names things instead of sorting them into kinds
@@ -25,14 +26,14 @@ def column_facts(manifest: Manifest) -> Iterator[tuple[str, int, str]]:
     """
     if not manifest.parts:
         return
-    names = [field.name for field in _schema(manifest.parts[0].path) if _can_be_told(field.type)]
-    table = _first_table(manifest, names)
+    schema = _schema(manifest.parts[0].path)
+    table = _first_table(manifest, [field.name for field in schema if _can_be_told(field.type)])
     for name in table.column_names:
         column = table[name].combine_chunks()
         if _is_list(column.type):
             column = column.flatten()
         values = column.drop_null()
-        if len(values) and (facts := _facts(values, _names_of_reasons(manifest, name))):
+        if len(values) and (facts := _facts(values, _names_of_reasons(manifest, schema, name))):
             yield name, len(values), facts
 
 
@@ -46,9 +47,10 @@ def some_rows(manifest: Manifest, count: int) -> list[str]:
     ]
 
 
-def _schema(part: Path) -> pa.Schema:
+def _schema(part: Place) -> pa.Schema:
     read_ledger(part)  # says in a sentence what is wrong with a damaged part
-    return pq.read_schema(part)
+    with open_part(part) as file:
+        return file.schema_arrow
 
 
 def _first_table(manifest: Manifest, names: list[str] | None) -> pa.Table:
@@ -76,9 +78,12 @@ def _facts(values: pa.Array, names: list[str]) -> str:
     return f"{_number(ends['min'])} to {_number(ends['max'])}, median {_number(median)}"
 
 
-def _names_of_reasons(manifest: Manifest, column: str) -> list[str]:
-    # Masks store reasons as numbers; their names lie in the manifest.
-    return list(manifest.settings.get("reasons", ())) if column in ("reason", "block_reason") else []
+def _names_of_reasons(manifest: Manifest, schema: pa.Schema, column: str) -> list[str]:
+    """Return what the numbers of a column of masks stand for: by the manifest, or by a part where there is none yet."""
+    if column not in ("reason", "block_reason"):
+        return []
+    stored = (schema.metadata or {}).get(METADATA_KEY)
+    return list(manifest.settings.get("reasons", ())) or (json.loads(stored) if stored else [])
 
 
 def _can_be_told(kind: pa.DataType) -> bool:

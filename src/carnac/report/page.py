@@ -12,10 +12,12 @@ import jinja2
 
 from carnac import __version__
 from carnac.core.errors import InputError
-from carnac.engine.aligned import read_rows
-from carnac.engine.part import write_file
+from carnac.core.places import Place
+from carnac.engine.storage import write_file
+from carnac.engine.tables import read_rows
 from carnac.report.pictures import curve, thumbnail
 from carnac.report.reading import readable_documents
+from carnac.report.slowest import slowest
 from carnac.report.story import Story, read_story
 from carnac.serve.terminal import printable
 
@@ -24,7 +26,7 @@ NUM_THUMBNAILS = 48
 NUM_DOCUMENTS = 3
 
 
-def write_page(folder: Path, out: Path) -> None:
+def write_page(folder: Place, out: Path) -> None:
     """Write the page of `folder` whole or not at all."""
     if not out.parent.is_dir():
         raise InputError(f"{out}: its folder does not exist. Create {out.parent} or choose another file.")
@@ -48,7 +50,9 @@ def render(story: Story) -> str:
         strips=_strips(story),
         thumbnails=_thumbnails(story),
         images=_image_reasons(story),
-        lost=_lost(story),
+        under_way=[{"what": f"{found.title}: {found.what}", "units": found.units} for found in story.under_way],
+        lost=story.lost,
+        slowest=[unit for folder in story.folders for unit in slowest(folder)],
         funnel=_funnel(story),
         documents=readable_documents(story, NUM_DOCUMENTS),
         curve=_curve(story),
@@ -112,16 +116,6 @@ def _image_reasons(story: Story) -> list[tuple[str, int]]:
     dropped = Counter({name: number for name, number in counts.items() if name.startswith("dropped.")})
     reasons = [(f"dropped: {name.removeprefix('dropped.').replace('_', ' ')}", n) for name, n in dropped.most_common()]
     return [("kept", counts["kept"]), *reasons] if counts else []
-
-
-def _lost(story: Story) -> list[dict[str, Any]]:
-    return [
-        {"stage": manifest.stage, "reason": entry.reason, "record": entry.record, "detail": entry.detail}
-        for manifest in story.stages
-        if any(name.startswith("lost.") for name in manifest.counts)
-        for ledger in manifest.ledgers()
-        for entry in ledger.quarantine[:20]
-    ]
 
 
 def _funnel(story: Story) -> list[dict[str, Any]]:

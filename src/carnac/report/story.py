@@ -1,6 +1,7 @@
 """Find what lies in a folder and below it: the stages, the funnel, the losses, the evaluation, the chat.
 
-Flow in: folders on disk. Flow out: a `Story`; what is missing is None or empty, so a half-finished run can be told too.
+Flow in: folders on a disk or in a store. Flow out: a `Story`; what is missing is None or empty, so a half-finished run
+can be told too. Training leaves its metrics on a disk only.
 """
 
 from __future__ import annotations
@@ -8,35 +9,52 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from carnac.core.errors import InputError
-from carnac.engine.aligned import read_rows
-from carnac.engine.manifest import MANIFEST, Manifest, read_manifest
+from carnac.core.places import Place, is_local
+from carnac.engine.manifest import Manifest
+from carnac.engine.storage import read_file
+from carnac.engine.tables import read_rows
+from carnac.report.folders import StageFolder, find_folders, names_below
+from carnac.report.lost import RECIPE, LostRecords, lost_records
+from carnac.report.under_way import UnderWay, under_way
 from carnac.train.metrics import read_metrics
-
-MAX_DEPTH = 5  # folders in a row: out, tiny, curated, masks, <pass>
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """`stages` in the order in which a run makes them; `metrics` one entry per training step.
+    """`folders` in the order in which a run makes them; `metrics` one entry per training step.
 
     Of several runs below `folder` the first one's funnel, metrics, model and evaluation are taken.
     """
 
-    folder: Path
-    stages: tuple[Manifest, ...]
+    folder: Place
+    folders: tuple[StageFolder, ...]
+    lost: tuple[LostRecords, ...]
     funnel: tuple[dict[str, Any], ...]
     metrics: tuple[dict[str, Any], ...]
     model: dict[str, Any] | None
     evaluation: dict[str, Any] | None
     chats: tuple[dict[str, Any], ...]
 
+    @property
+    def stages(self) -> list[Manifest]:
+        """What the folders hold: their manifests, or what is committed so far."""
+        return [folder.content for folder in self.folders]
+
+    @property
+    def under_way(self) -> list[UnderWay]:
+        """What is not simply done."""
+        return [found for folder in self.folders if (found := under_way(folder)) is not None]
+
     def find(self, stage: str) -> list[Manifest]:
-        """Return the folders of a stage."""
+        """Return the content of the folders of a stage."""
         return [manifest for manifest in self.stages if manifest.stage == stage]
+
+    def is_finished(self, stage: str) -> bool:
+        """Say whether a folder of a stage has its manifest."""
+        return any(folder.stage == stage and folder.is_finished for folder in self.folders)
 
     def last_loss(self) -> tuple[float, int]:
         """Return the mean loss of the last tenth of the steps, and their number: one step's loss is mostly chance."""
@@ -44,9 +62,9 @@ class Story:
         return sum(row["loss"] for row in tail) / len(tail), len(tail)
 
     def rows(self, stage: str, count: int, columns: list[str] | None = None) -> list[dict[str, Any]]:
-        """Return the first rows of a stage's first folder."""
+        """Return the first rows of a stage's first folder that has some."""
         rows: list[dict[str, Any]] = []
-        for manifest in self.find(stage)[:1]:
+        for manifest in [manifest for manifest in self.find(stage) if manifest.rows][:1]:
             for part in manifest.parts:
                 for row in read_rows(part.path, columns):
                     if len(rows) == count:
@@ -55,57 +73,76 @@ class Story:
         return rows
 
 
-ORDER = ("documents", "signals", "repeats", "masks", "images", "shards", "tokenizer", "pieces", "plan", "model",
-         "evaluation", "chat")  # fmt: skip
+ORDER = ("documents", "signals", "repeat_keys", "repeats", "masks", "images", "shards", "tokenizer", "pieces", "plan",
+         "model", "evaluation", "chat")  # fmt: skip
 
 
-def read_story(folder: Path) -> Story:
+def read_story(folder: Place) -> Story:
     """Read what `folder` holds. Raises InputError when there is nothing of carnac's in it."""
-    if not folder.is_dir():
-        state = "a file" if folder.is_file() else "no such folder"
-        raise InputError(f"{folder}: {state}. Wanted a folder that a run wrote, such as out/tiny.")
-    funnel = _first_json(folder, "funnel.json", ("steps",)) or {"steps": ()}
+    names = _names(folder)
+    funnel = _first_json(folder, names, "funnel.json", ("steps",)) or {"steps": ()}
     passes = [step["name"] for step in funnel["steps"]]
-    manifests = [read_manifest(path.parent) for path in _files(folder, MANIFEST)]
-    stages = sorted(manifests, key=lambda manifest: _place(manifest, passes))
+    folders = sorted(find_folders(folder, names), key=lambda found: _place(found, passes))
+    recipes = [folder / name for name in _named(names, RECIPE)]
+    lost = [lost_records(found, recipes) for found in folders]
+    chats = [found.content for found in folders if found.stage == "chat"]
     story = Story(
         folder=folder,
-        stages=tuple(stages),
+        folders=tuple(folders),
+        lost=tuple(records for records in lost if records is not None),
         funnel=tuple(funnel["steps"]),
-        metrics=tuple(_metrics(folder)),
-        model=_model(folder),
-        evaluation=_first_json(folder, "evaluation.json", ("documents", "losses", "verdict")),
-        chats=tuple(row for manifest in stages if manifest.stage == "chat" for row in _all_rows(manifest)),
+        metrics=tuple(_metrics(folder, names)),
+        model=_model(folder, names),
+        evaluation=_first_json(folder, names, "evaluation.json", ("documents", "losses", "verdict")),
+        chats=tuple(row for manifest in chats for row in _all_rows(manifest)),
     )
-    if not (story.stages or story.metrics or story.funnel or story.evaluation or story.model):
+    if not (story.folders or story.metrics or story.funnel or story.evaluation or story.model):
         raise InputError(f"{folder}: holds nothing that carnac wrote. Wanted a stage's folder or a whole run's.")
     return story
 
 
-def _place(manifest: Manifest, passes: Sequence[str]) -> tuple[int, int, bool, str]:
-    name = manifest.folder.name
-    stage = ORDER.index(manifest.stage) if manifest.stage in ORDER else len(ORDER)
+def _names(folder: Place) -> list[str]:
+    wanted = "Wanted a folder that a run wrote, such as out/tiny."
+    if is_local(folder) and not folder.is_dir():
+        raise InputError(f"{folder}: {'a file' if folder.is_file() else 'no such folder'}. {wanted}")
+    try:
+        names = names_below(folder)
+    except FileNotFoundError:
+        names = []
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed: {error.strerror or error}.") from None
+    # A store has no folders, only names that begin alike.
+    if not names and not is_local(folder):
+        raise InputError(f"{folder}: no such folder. {wanted}")
+    return names
+
+
+def _place(folder: StageFolder, passes: Sequence[str]) -> tuple[int, int, bool, str]:
+    name = folder.content.folder.name
+    stage = ORDER.index(folder.stage) if folder.stage in ORDER else len(ORDER)
     # The masks of successive passes have no order of their own on disk; the funnel has that of the recipe.
     number = passes.index(name) if name in passes else -1
-    return stage, number, name != "train", str(manifest.folder)  # training shards before held-out ones
+    return stage, number, name != "train", folder.name  # training shards before held-out ones
 
 
-def _files(folder: Path, name: str) -> Iterator[Path]:
-    for depth in range(MAX_DEPTH):
-        yield from sorted(folder.glob("*/" * depth + name))
+def _named(names: Sequence[str], file: str) -> list[str]:
+    return [name for name in names if name.rpartition("/")[2] == file]
 
 
-def _metrics(folder: Path) -> list[dict[str, Any]]:
-    for path in _files(folder, "metrics.jsonl"):
+def _metrics(folder: Place, names: Sequence[str]) -> list[dict[str, Any]]:
+    if not is_local(folder):
+        return []
+    for name in _named(names, "metrics.jsonl"):
         # What a killed run was writing is no whole line, and is left out.
-        rows = [row for row in read_metrics(path) if isinstance(row.get("loss"), float)]
+        rows = [row for row in read_metrics(folder / name) if isinstance(row.get("loss"), float)]
         if rows:
             return rows
     return []
 
 
-def _first_json(folder: Path, name: str, keys: Sequence[str]) -> dict[str, Any] | None:
-    for path in _files(folder, name):
+def _first_json(folder: Place, names: Sequence[str], file: str, keys: Sequence[str]) -> dict[str, Any] | None:
+    for name in _named(names, file):
+        path = folder / name
         content = _read_json(path)
         missing = [key for key in keys if key not in content]
         if missing:
@@ -114,17 +151,17 @@ def _first_json(folder: Path, name: str, keys: Sequence[str]) -> dict[str, Any] 
     return None
 
 
-def _model(folder: Path) -> dict[str, Any] | None:
-    for path in _files(folder, "config.json"):
-        content = _read_json(path)
+def _model(folder: Place, names: Sequence[str]) -> dict[str, Any] | None:
+    for name in _named(names, "config.json"):
+        content = _read_json(folder / name)
         if str(content.get("format", "")).startswith("carnac-model"):
             return content
     return None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Place) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_file(path))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: damaged ({error}). Delete it and run its recipe again.") from None
     if not isinstance(content, dict):

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import json
 import textwrap
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from carnac.core.places import Place
 from carnac.engine.manifest import Manifest
 from carnac.report.columns import MAX_ROWS, column_facts, some_rows
+from carnac.report.folders import StageFolder
+from carnac.report.layout import WIDTH, rendered, shortened
+from carnac.report.lost import NUM_SAMPLES
+from carnac.report.slowest import slowest_text
 from carnac.report.story import Story, read_story
 from carnac.serve.terminal import printable
 
-WIDTH = 110
 
-
-def describe(folder: Path, *, brief: bool = False) -> str:
+def describe(folder: Place, *, brief: bool = False) -> str:
     """Return a readable view of whatever `folder` holds; a brief one leaves out the stages and the samples."""
     story = read_story(folder)
     figures = [funnel_text(story), model_text(story), losses_text(story), evaluation_text(story)]
@@ -31,7 +30,9 @@ def describe(folder: Path, *, brief: bool = False) -> str:
     else:
         sections = [
             _stages(story),
-            *(_lost(manifest) for manifest in story.stages),
+            *("\n".join(found.lines(100 if alone else 5)) for found in story.under_way),
+            *("\n".join(lost.lines(NUM_SAMPLES if alone else 1)) for lost in story.lost),
+            slowest_text(story.folders),
             _columns(story.stages[0]) if alone else "",
             *figures,
             _samples(story, 3 if alone else 1) or (_rows(story.stages[0]) if alone else ""),
@@ -44,34 +45,26 @@ def describe(folder: Path, *, brief: bool = False) -> str:
 def _stages(story: Story) -> str:
     if not story.stages:
         return ""
-    table = Table("stage", "folder", box=None, pad_edge=False)
+    told = [folder for folder in story.folders if folder.status != "done"]
+    table = Table("stage", "folder", *(["state"] if told else []), box=None, pad_edge=False)
     for name in ("rows", "MB", "units", "seconds"):
         table.add_column(name, justify="right")
     table.add_column("counts", overflow="fold")
-    for manifest in story.stages:
-        counts = {name: number for name, number in manifest.counts.items() if not name.startswith("lost.")}
-        size = sum(part.total_bytes for part in manifest.parts)
-        table.add_row(
-            manifest.stage,
-            str(manifest.folder.relative_to(story.folder)),
-            f"{manifest.rows:,}",
-            f"{size / 1e6:.2f}",
-            str(len(manifest.parts)),
-            f"{sum(part.seconds for part in manifest.parts):.1f}",
-            " ".join(f"{name}={number:,}" for name, number in counts.items()),
-        )
-    return _rendered(table)
+    for folder in story.folders:
+        table.add_row(folder.stage, folder.name, *([folder.status] if told else []), *_figures(folder))
+    return rendered(table)
 
 
-def _lost(manifest: Manifest) -> str:
-    if not any(name.startswith("lost.") for name in manifest.counts):
-        return ""
-    lost = [entry for ledger in manifest.ledgers() for entry in ledger.quarantine]
-    lines = [f"{manifest.stage}: {len(lost):,} records lost"]
-    for reason, number in Counter(entry.reason for entry in lost).most_common():
-        example = next(entry for entry in lost if entry.reason == reason)
-        lines.append(_shortened(f"{reason}: {number:,}, such as {example.record} {example.detail}"))
-    return textwrap.indent("\n".join(lines), "  ")[2:]
+def _figures(folder: StageFolder) -> Sequence[str]:
+    content = folder.content
+    counts = {name: number for name, number in content.counts.items() if not name.startswith("lost.")}
+    return (
+        f"{content.rows:,}",
+        f"{sum(part.total_bytes for part in content.parts) / 1e6:.2f}",
+        f"{folder.num_parts:,}",
+        f"{sum(part.seconds for part in content.parts):.1f}",
+        " ".join(f"{name}={number:,}" for name, number in counts.items()),
+    )
 
 
 def _columns(manifest: Manifest) -> str:
@@ -83,7 +76,7 @@ def _columns(manifest: Manifest) -> str:
     table.add_column("what they are" if manifest.rows <= MAX_ROWS else f"in the first {MAX_ROWS:,} rows")
     for name, number, what in facts:
         table.add_row(name, f"{number:,}", what)
-    return _rendered(table)
+    return rendered(table)
 
 
 def _rows(manifest: Manifest) -> str:
@@ -104,7 +97,7 @@ def funnel_text(story: Story) -> str:
         for taken in step["taken"]:
             if any(taken["amount"].values()):
                 table.add_row(f"  - {taken['reason']}", *_amounts(taken["amount"], sign="-"), style="dim")
-    return _rendered(table)
+    return rendered(table)
 
 
 def model_text(story: Story) -> str:
@@ -124,7 +117,7 @@ def losses_text(story: Story) -> str:
         return ""
     first, last = story.metrics[0], story.metrics[-1]
     mean, count = story.last_loss()
-    state = "" if story.find("model") else " so far"
+    state = "" if story.is_finished("model") else " so far"
     return (
         f"training: {len(story.metrics)} steps{state}; loss {first['loss']:.3f} at step {first['step']}, "
         f"{last['loss']:.3f} at step {last['step']}, mean of the last {count}: {mean:.3f}"
@@ -161,7 +154,7 @@ def _sample(row: dict[str, Any]) -> str:
         url, images = row["url"], row["images"]
     lines = [f"sample {row['id']}  {url}"]
     for text, image in zip(row["texts"], images, strict=True):
-        lines.append(f"  [image {image}]" if text is None else textwrap.indent(_shortened(text), "  "))
+        lines.append(f"  [image {image}]" if text is None else textwrap.indent(shortened(text), "  "))
         if len(lines) > 12:
             lines.append("  ...")
             break
@@ -170,25 +163,11 @@ def _sample(row: dict[str, Any]) -> str:
 
 def _chats(story: Story, count: int) -> str:
     return "\n\n".join(
-        f"prompt: {_shortened(chat['prompt'])}\ngoes on: {_shortened(chat['continuation'], 400)}"
+        f"prompt: {shortened(chat['prompt'])}\ngoes on: {shortened(chat['continuation'], 400)}"
         for chat in story.chats[:count]
     )
-
-
-def _shortened(text: str, length: int = 240) -> str:
-    flat = " ".join(text.split())
-    return textwrap.fill(flat if len(flat) <= length else f"{flat[: length - 3]}...", WIDTH - 4)
 
 
 def _amounts(amount: dict[str, int], sign: str = "") -> Sequence[str]:
     names = ("documents", "text_blocks", "words", "images")
     return [f"{sign}{amount[name]:,}" if amount[name] else "" for name in names]
-
-
-def _rendered(table: Table) -> str:
-    # Names of rules and folders are names: `[kind]` in them is no style and `:word:` no picture.
-    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, markup=False, emoji=False, highlight=False)
-    console.print(table)
-    out = console.file
-    assert isinstance(out, io.StringIO)
-    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
