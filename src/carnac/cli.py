@@ -73,6 +73,8 @@ def run(
     from carnac.engine.run import Runner, available_workers
     from carnac.jobs.recipes import load_checked, run_recipes
 
+    if record is not None and (dry_run or not record):
+        raise click.UsageError("--record takes the name of a lost record, and does not go with --dry-run.")
     if limit is not None:
         overrides = (*overrides, f"limit={limit}")
     loaded = load_checked(recipes, overrides)
@@ -146,8 +148,12 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _replace_unprintable()
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+        signal.signal(signal.SIGHUP, _terminate)
     try:
         cli(standalone_mode=False)
+        # All is done: a signal in the seconds that torch takes to leave must not look like a run that was cut off.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -155,7 +161,8 @@ def main() -> None:
         kept = " What was committed is kept; the same command goes on from there." if "run" in sys.argv[1:2] else ""
         click.echo(f"\nStopped.{kept}", err=True)
         # click wraps what ends a command from outside.
-        sys.exit(143 if isinstance(error.__cause__ or error, _Terminated) else 130)
+        cause = error.__cause__ or error
+        sys.exit(128 + cause.args[0] if isinstance(cause, _Terminated) else 130)
     except RecipeError as error:
         click.echo(
             f"{error}\n{len(error.mistakes)} mistake{'s' if len(error.mistakes) != 1 else ''}; nothing was run.",
@@ -181,12 +188,13 @@ def main() -> None:
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM: a scheduler wants the machine back. The run ends as with Ctrl-C."""
+    """SIGTERM: a scheduler wants the machine back; SIGHUP: the terminal is gone. The run ends as with Ctrl-C."""
 
 
-def _terminate(_number: int, _frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one is enough: a second one must not stop the clean-up
-    raise _Terminated
+def _terminate(number: int, _frame: object) -> None:
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.SIG_IGN)  # one is enough: a second one must not stop the clean-up
+    raise _Terminated(number)
 
 
 def _replace_unprintable() -> None:

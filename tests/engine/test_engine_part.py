@@ -20,7 +20,7 @@ from carnac.engine import part as part_module
 from carnac.engine import storage
 from carnac.engine.ledger import Ledger, Quarantined, ledger_from, read_ledger
 from carnac.engine.part import Part
-from carnac.engine.storage import sweep, temporary_path, write_file
+from carnac.engine.storage import host, sweep, temporary_path, write_file
 from carnac.engine.unit import Stage, Unit
 
 UNIT = Unit(name="00000", key="ab" * 32, task=None)
@@ -198,14 +198,14 @@ def test_sweep_removes_only_what_dead_processes_of_this_host_left(
     _be_host(monkeypatch, "stone")
     (tmp_path / "packs").mkdir()
     alive = temporary_path(tmp_path / "a.parquet")
-    dead = tmp_path / f".a.parquet.stone.{process.pid}.0123abcd.tmp"
-    dead_below = tmp_path / "packs" / f".a.tar.stone.{process.pid}.0123abcd.tmp"
-    dead_too = tmp_path / f".b.parquet.stone.{zombie.pid}.0123abcd.tmp"
+    dead = tmp_path / f".a.parquet.{host()}.{process.pid}.0123abcd.tmp"
+    dead_below = tmp_path / "packs" / f".a.tar.{host()}.{process.pid}.0123abcd.tmp"
+    dead_too = tmp_path / f".b.parquet.{host()}.{zombie.pid}.0123abcd.tmp"
     kept = [
         alive,
         tmp_path / f".a.parquet.other.{process.pid}.0123abcd.tmp",
-        tmp_path / f".a.parquet.millstone.{process.pid}.0123abcd.tmp",
-        tmp_path / f".a.parquet.mill.stone.x{process.pid}.0123abcd.tmp",
+        tmp_path / f".a.parquet.mill{host()}.{process.pid}.0123abcd.tmp",
+        tmp_path / f".a.parquet.mill.{host()}.x{process.pid}.0123abcd.tmp",
         tmp_path / ".editor.tmp",
         tmp_path / "a.tmp",
     ]

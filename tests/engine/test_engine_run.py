@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from engine_stages import NUMBERS, ListReporter, Obstacle, executions, numbers_units
 
-from carnac.core.errors import InputError, OutputError, RunError
+from carnac.core.errors import OutputError, RunError
 from carnac.engine.guard import Done
 from carnac.engine.local import run_units
 from carnac.engine.manifest import MANIFEST, read_manifest
 from carnac.engine.run import EarlyEnd, Runner, available_workers
 from carnac.engine.state import STATE
+from carnac.engine.storage import host
 from carnac.engine.unit import Unit
 
 
@@ -78,7 +79,7 @@ def test_results_come_as_they_are_done_and_units_stay_in_order(tmp_path: Path) -
             OutputError,
             r"numbers, unit 00001: No space left on device \(/somewhere/full\)\. Nothing of the",
         ),
-        ("bad_input", InputError, "the input of this unit cannot be read"),
+        ("bad_input", RunError, r"1 of 5 units failed .* Unit 00001: the input of this unit cannot be read"),
         (
             "stray_record_error",
             RunError,
@@ -167,7 +168,7 @@ def test_a_dry_run_over_done_work_changes_no_file(tmp_path: Path) -> None:
 def test_a_run_sweeps_what_a_dead_one_left(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
-    stray = folder / f".00000-x.parquet.{os.uname().nodename.replace('.', '_')}.4194999.0123abcd.tmp"
+    stray = folder / f".00000-x.parquet.{host()}.4194999.0123abcd.tmp"
     stray.touch()
     _run(numbers_units(tmp_path / "log", [0]), folder)
     assert not stray.exists()

@@ -21,6 +21,7 @@ from selectolax.lexbor import LexborHTMLParser
 
 from carnac.engine.manifest import MANIFEST
 from carnac.engine.state import STATE, RunState, read_state, write_state
+from carnac.engine.storage import host
 from carnac.report.folders import MAX_FOOTERS
 from carnac.report.layout import clock
 from carnac.report.page import render
@@ -171,7 +172,7 @@ def _dead(num_units: int, num_done: int = 0, process: int | None = None) -> RunS
     """The state of a process that is gone: this one's number with another beginning."""
     return RunState(
         stage="documents",
-        host=os.uname().nodename.replace(".", "_"),
+        host=host(),
         process=process or os.getpid(),
         process_started=1.0,
         started=time.time() - 60,

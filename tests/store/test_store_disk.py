@@ -12,7 +12,7 @@ from store_chain import files_of, write_recipes
 from story_runs import carnac
 
 from carnac.core.places import place_of
-from carnac.engine.storage import commit, list_files, remove, sweep, temporary_path, write_file
+from carnac.engine.storage import commit, host, list_files, remove, sweep, temporary_path, write_file
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- another file system than that of the tests' folder
 
@@ -84,7 +84,7 @@ def test_links_to_folders_are_followed_and_circles_end(tmp_path: Path) -> None:
     (tmp_path / "out" / "packs").symlink_to(tmp_path / "large disk")
     (tmp_path / "out" / "again").symlink_to(tmp_path / "out")
     write_file(tmp_path / "out" / "packs" / "a.tar", b"123")
-    (tmp_path / "large disk" / f".b.{os.uname().nodename.replace('.', '_')}.999999999.0.tmp").write_bytes(b"")
+    (tmp_path / "large disk" / f".b.{host()}.999999999.0.tmp").write_bytes(b"")
     (tmp_path / "link").symlink_to(tmp_path / "out")
     assert sweep(tmp_path / "link") == 1
     assert list_files(tmp_path / "link") == {"packs/a.tar": 3}

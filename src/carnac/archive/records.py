@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import SEEK_END
 from typing import IO
 
@@ -24,7 +24,9 @@ _CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s;\"',]+)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """An HTTP response. `offset` is that of its record as stored; `payload` has its encodings undone.
+    """An HTTP response. `offset` is that of its gzip member as stored; `payload` has its encodings undone.
+
+    `number` counts the records of one member from 0: some tools write a whole archive as one.
 
     `media_type` is lower case without parameters, "" if there is none; `charset` is the one of the HTTP header.
     """
@@ -36,6 +38,12 @@ class Response:
     media_type: str
     charset: str | None
     payload: bytes
+    number: int = 0
+
+    @property
+    def place(self) -> str:
+        """Where the record lies in its file, unlike any other: `91872`, or `91872#3` further on in one member."""
+        return _place(self.offset, self.number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +54,16 @@ class Damage:
     url: str | None
     reason: str
     detail: str
+    number: int = 0
+
+    @property
+    def place(self) -> str:
+        """As that of a response."""
+        return _place(self.offset, self.number)
+
+
+def _place(offset: int, number: int) -> str:
+    return f"{offset}#{number}" if number else str(offset)
 
 
 def read_responses(path: Place, *, max_payload_bytes: int) -> Iterator[Response | Damage]:
@@ -124,11 +142,12 @@ def _read_frame(
             parse_http=False,
             stream_detect=False,
         )
-        for record in records:
+        for number, record in enumerate(records):
             if held is not None:
                 yield held
             url = _url_of(record)
             held = _read_record(record, start, max_payload_bytes)
+            held = None if held is None else replace(held, number=number)
         frame.finish()
     except Exception as error:  # the edge of a record: whatever its bytes cause is stored
         if isinstance(error, OSError) and error.errno is not None:  # the disk, not the bytes: fastwarc sets no errno

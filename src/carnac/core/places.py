@@ -125,6 +125,8 @@ def read_bytes(place: Place, start: int | None = None, stop: int | None = None) 
 
 
 def _validate(value: Any) -> Place:
+    if value == "":
+        raise ValueError("empty; wanted a folder, or a URL such as s3://bucket/folder")
     if not isinstance(value, str | Path | UPath):
         raise ValueError(WANTED)
     return place_of(value)

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from carnac.core.errors import RunError
 from carnac.core.places import Place
 from carnac.engine.part import Part
-from carnac.engine.storage import host, is_alive, scratch, temporary_path
+from carnac.engine.storage import host, is_alive, make_scratch, scratch, temporary_path
 from carnac.engine.tables import open_part
 
 if TYPE_CHECKING:
@@ -173,12 +173,12 @@ def open_database(max_memory_mb: int) -> Iterator[duckdb.DuckDBPyConnection]:
 @contextlib.contextmanager
 def _spill_folder() -> Iterator[Path]:
     """Make a folder for what a database spills and remove it afterwards, also those that killed processes left."""
-    folder = temporary_path(scratch() / "buckets")
+    folder = temporary_path(make_scratch() / "buckets")
     for stray in scratch().glob(".buckets.*.tmp"):
         *_, owner, process, _ = stray.name.removesuffix(".tmp").split(".")
         if owner == host() and not is_alive(int(process)):
             shutil.rmtree(stray, ignore_errors=True)  # another process may sweep it too
-    folder.mkdir(mode=0o700, parents=True)
+    folder.mkdir(mode=0o700)
     try:
         yield folder
     finally:

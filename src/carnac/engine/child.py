@@ -109,6 +109,7 @@ class Child:
     def cause(self) -> Cause:  # noqa: PLR0911 -- one return per way to die
         """Return why a child died that said nothing."""
         limits, exit_code = self.watch.limits, self._process.exitcode
+        silence = f"{limits.silent_seconds:g} s"
         if self._is_over_memory:
             return Cause(reason="out_of_memory", detail=f"its process took more than {limits.memory_mb or 0:,} MB")
         if exit_code == OUT_OF_MEMORY_EXIT:
@@ -118,7 +119,8 @@ class Child:
         if exit_code == -signal.SIGALRM:
             if self.watch.journal.record is None:
                 return Cause(
-                    reason="stuck", detail=f"it began no record and wrote no row for {limits.silent_seconds:g} s"
+                    reason="stuck",
+                    detail=f"it began no record and wrote no row for {silence} (limits.silent_seconds)",
                 )
             return Cause(reason="stuck", detail=f"it was not done after {limits.wait_seconds:g} s")
         if exit_code in OUTSIDE_EXITS:
@@ -179,8 +181,10 @@ def _see_off(process: psutil.Process) -> None:
 def _run(stage: Stage, unit: Unit, folder: Place, watch: Watch, tell: Connection) -> None:
     """Be the child: do the unit, say how it ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent answers it
-    for deadly in (signal.SIGPROF, signal.SIGALRM, signal.SIGTERM):
-        signal.signal(deadly, signal.SIG_DFL)
+    deadly = (signal.SIGPROF, signal.SIGALRM, signal.SIGTERM)
+    for number in deadly:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, deadly)  # a mask is inherited, and a blocked deadline is none
     _die_with_parent()
     for stream in (sys.stdout, sys.stderr):  # as in the command line: the web's characters fail on no terminal
         if isinstance(stream, io.TextIOWrapper):

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
-from carnac.core.errors import RunError
+from carnac.core.errors import OutputError
 from carnac.core.places import Place
 from carnac.engine.child import Cause, Child, Said
 from carnac.engine.journal import Journal, Limits, Watch, record_key
@@ -58,7 +58,8 @@ class GuardedUnit:
         self.journal = Journal()
         self._stage, self._folder, self._limits, self._context = stage, folder, limits, context
         self._culprits_file = culprits_file(folder, unit)
-        self._culprits = read_culprits(folder, unit)
+        self._culprits = read_culprits(folder, unit, limits)
+        self._limited = {key: limit_of(one.reason, limits) for key, one in self._culprits.items()}
         self._deaths: Counter[bytes | None] = Counter()
         self._causes: dict[bytes | None, Cause] = {}
         self._child: Child | None = None
@@ -82,7 +83,7 @@ class GuardedUnit:
     def poll(self) -> Done | Failed | None:
         """Return how the unit ended, or None while it runs (also when a new child had to be started).
 
-        Raises what the child raised for the user, and RunError when too many records end their process.
+        Raises OutputError where the child could not write.
         """
         child = self._child
         assert child is not None, f"{self.unit.name} was not started"
@@ -104,8 +105,10 @@ class GuardedUnit:
             self._child = None
 
     def _answer(self, said: Said, only: bytes | None) -> Done | Failed | None:
+        if isinstance(said.error, OutputError):
+            raise said.error  # the disk or the store: it is the same for all units
         if said.error is not None:
-            raise said.error
+            return Failed(unit=self.unit.name, why=str(said.error))
         if only is not None:
             # Alone it does no harm: it was the company, or the machine.
             self.start()
@@ -134,24 +137,27 @@ class GuardedUnit:
         elif only is None and deaths < MAX_DEATHS_WITH_RECORD:
             self.start(record)
         else:
-            self._condemn(record, self._causes.get(record, cause))
-            self.start()
+            return self._condemn(record, self._causes.get(record, cause))
         return None
 
-    def _condemn(self, record: bytes, cause: Cause) -> None:
+    def _condemn(self, record: bytes, cause: Cause) -> Failed | None:
         name = record.decode(errors="replace")
         self._culprits[record] = Quarantined(record=name, reason=cause.reason, detail=cause.detail)
         # On disk before the next try: a run that is killed meanwhile need not learn it again, whatever the load.
-        lines = [asdict(culprit) for culprit in self._culprits.values()]
+        self._limited[record] = limit_of(cause.reason, self._limits)
+        lines = [{**asdict(one), "limit": self._limited.get(key)} for key, one in self._culprits.items()]
         write_file(self._culprits_file, (json.dumps(lines, indent=1) + "\n").encode())
         if len(self._culprits) > MAX_CULPRITS:
             reasons = Counter(culprit.reason for culprit in self._culprits.values()).most_common(3)
             commonest = ", ".join(f"{number} {reason}" for reason, number in reasons)
-            raise RunError(
-                f"{self._stage.name}, unit {self.unit.name}: more than {MAX_CULPRITS} records ended their process "
-                f"({commonest}). One of them again: carnac run RECIPE --record '{name}'. If their limits are too "
-                f"tight, raise them under [limits]; to try them all again, remove {self._culprits_file}."
+            why = (
+                f"more than {MAX_CULPRITS} records ended their process ({commonest}). One of them again: carnac run "
+                f"RECIPE --record '{name}'. If their limits are too tight, raise them under [limits]; to try them all "
+                f"again, remove {self._culprits_file}."
             )
+            return Failed(unit=self.unit.name, why=why)
+        self.start()
+        return None
 
 
 def forget_culprits(folder: Place) -> None:
@@ -171,10 +177,25 @@ def culprits_file(folder: Place, unit: Unit) -> Place:
     return folder / f".{unit.file_name.removesuffix('.parquet')}{CULPRITS}"
 
 
-def read_culprits(folder: Place, unit: Unit) -> dict[bytes, Quarantined]:
-    """Return the records of a unit, not yet committed, that ended a process, by `record_key`."""
+def limit_of(reason: str, limits: Limits) -> float | None:
+    """Return the limit that a record met which was lost for `reason`; None where it met none."""
+    met = {"too_slow": limits.cpu_seconds, "stuck": limits.wait_seconds, "out_of_memory": limits.memory_mb}
+    return met.get(reason)
+
+
+def read_culprits(folder: Place, unit: Unit, limits: Limits | None = None) -> dict[bytes, Quarantined]:
+    """Return the records of a unit, not yet committed, that ended a process, by `record_key`.
+
+    With `limits`, one that met a lower limit than today's is left out: it deserves another try.
+    """
+    found = {}
     try:
-        found = [Quarantined(**fields) for fields in json.loads(read_file(culprits_file(folder, unit)))]
-    except (OSError, ValueError, TypeError):
+        for fields in json.loads(read_file(culprits_file(folder, unit))):
+            met = fields.pop("limit", None)
+            culprit = Quarantined(**fields)
+            now = None if limits is None else limit_of(culprit.reason, limits)
+            if met is None or now is None or now <= met:
+                found[record_key(culprit.record)] = culprit
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}  # none, or not as we write it: they are found again
-    return {record_key(culprit.record): culprit for culprit in found}
+    return found

@@ -70,15 +70,18 @@ class Journal:
         signal.setitimer(signal.ITIMER_PROF, limits.cpu_seconds)
         signal.setitimer(signal.ITIMER_REAL, limits.wait_seconds)
 
-    def end(self, limits: Limits) -> None:
+    def land(self, limits: Limits) -> None:
         """Note that the record in flight has landed."""
         if self._is_guarded:
             signal.setitimer(signal.ITIMER_PROF, 0)
             signal.setitimer(signal.ITIMER_REAL, limits.silent_seconds)
         self._fields.in_flight = 0
+
+    def count_tried(self) -> None:
+        """Count a record whose fate is known."""
         self._fields.tried += 1
 
-    def lose(self) -> None:
+    def count_lost(self) -> None:
         """Count a lost record."""
         self._fields.lost += 1
 
@@ -94,7 +97,7 @@ class Journal:
 
     @property
     def tried(self) -> int:
-        """Number of records that have landed."""
+        """Number of records whose fate is known."""
         return int(self._fields.tried)
 
     @property

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import multiprocessing
-from collections.abc import Generator, Sequence
+import signal
+import threading
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -63,6 +67,7 @@ def run_units(
     # pyarrow looks for pandas at the first row that it converts, 0.2 s of CPU in every child; where there is none, the
     # fork server passes over it.
     context.set_forkserver_preload(["carnac.engine.child", "pandas", stage.work.__module__, *preload])
+    _start_server()
     limits = with_memory(limits or Limits(), max(1, min(workers, len(units))))
     waiting = list(reversed(units))
     running: list[GuardedUnit] = []
@@ -86,9 +91,34 @@ def run_units(
     finally:
         for guarded in running:
             guarded.close()
+        if running:
+            _end_strays()
         # Also of a run that was killed a moment before this one began: its workers may have died only after the sweep
         # at the beginning.
         sweep(folder)
+
+
+def _start_server() -> None:
+    """Start the fork server deaf to Ctrl-C, and so its children from their first moment: the parent answers it."""
+    if threading.current_thread() is not threading.main_thread():
+        forkserver.ensure_running()
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end_strays() -> None:
+    """End what the fork server has started and nobody knows of: a signal came in the middle of a start."""
+    server = vars(forkserver)["_forkserver"]._forkserver_pid  # noqa: SLF001 -- its children are not ours to the system
+    with contextlib.suppress(psutil.Error):
+        strays = psutil.Process(server).children() if server else []
+        for stray in strays:
+            with contextlib.suppress(psutil.Error):
+                stray.kill()
+        psutil.wait_procs(strays, timeout=5)
 
 
 def with_memory(limits: Limits, workers: int) -> Limits:
@@ -100,12 +130,28 @@ def with_memory(limits: Limits, workers: int) -> Limits:
 
 def memory_bytes() -> int:
     """Return the memory that this process may use: the machine's, or less where a control group says so."""
-    total = int(psutil.virtual_memory().total)
+    limits = [int(psutil.virtual_memory().total)]
+    for file in _memory_limits():
+        with contextlib.suppress(OSError):
+            text = file.read_text().strip()
+            limits += [int(text)] if text.isdecimal() else []
+    return min(limits)
+
+
+def _memory_limits() -> Iterator[Path]:
+    """Yield where control groups (version 2, version 1) may say so: that of this process and those above it."""
     try:
-        text = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
-        return total
-    return min(total, int(text)) if text.isdecimal() else total
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root = Path("/sys/fs/cgroup/memory" if controllers else "/sys/fs/cgroup")
+        name = "memory.limit_in_bytes" if controllers else "memory.max"
+        group = Path(path.lstrip("/"))
+        yield from (root / above / name for above in (group, *group.parents))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,7 +119,11 @@ def find_done(folder: Place, units: Sequence[Unit]) -> dict[str, PartEntry | Non
             continue
         entry = known.get(unit.file_name)
         if entry is None or (entry.key, entry.bytes) != (unit.key, size):
-            entry = _entry(folder / unit.file_name, size)
+            try:
+                entry = _entry(folder / unit.file_name, size)
+            except InputError:  # damaged: what can be made again need not be mended by hand
+                found[unit.name] = None
+                continue
         whole = all(there.get(name) == beside for name, beside in entry.beside.items())
         found[unit.name] = entry if whole else None
     return found

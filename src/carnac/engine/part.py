@@ -22,14 +22,15 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from carnac.core.errors import CarnacError, RecordError, RunError
+from carnac.core.errors import CarnacError, InputError, RecordError, RunError
 from carnac.core.places import Place, below
 from carnac.engine.journal import Watch, record_key
-from carnac.engine.ledger import LEDGER_KEY, Ledger, Quarantined
-from carnac.engine.storage import commit, make_folder, temporary_path
+from carnac.engine.ledger import LEDGER_KEY, Ledger, Quarantined, read_ledger
+from carnac.engine.storage import commit, make_folder, remove, temporary_path
 from carnac.engine.unit import KEY_CHARACTERS, Stage, Unit
 
 MAX_DETAIL = 500  # characters of what is kept of why a record was lost
+EARLY = 10  # times the fewest losses that count: so many end a unit before its end, even if the rest were sound
 MAX_SHOWN = 20_000  # characters of a record's result that a terminal can take
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -85,7 +86,7 @@ class Part:
         self._num_rows = 0
         self._counts: Counter[str] = Counter()
         self._quarantine: list[Quarantined] = []
-        self._tried: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()  # of what was lost
         self._started = time.perf_counter()
         self._file = _DigestingFile(self._temporary)
         # zstd: about a third smaller than snappy on text at the same reading speed.
@@ -94,6 +95,7 @@ class Part:
     def write(self, row: dict[str, Any]) -> None:
         """Append one row; the order of calls is the order of rows. A column left out is null."""
         assert row.keys() <= self._columns, f"no columns {row.keys() - self._columns} in {self._stage.name}"
+        self._watch.journal.note_life(self._watch.limits)
         self._rows.append(row)
         if len(self._rows) >= self._stage.rows_per_group:
             self._flush()
@@ -107,6 +109,7 @@ class Part:
 
     def count(self, name: str, number: int = 1) -> None:
         """Add to a count of the ledger."""
+        self._watch.journal.note_life(self._watch.limits)
         self._counts[name] += number
 
     def attempt(
@@ -120,8 +123,7 @@ class Part:
         """
         watch, key = self._watch, record_key(record)
         if (culprit := watch.culprits.get(key)) is not None:
-            watch.journal.end(watch.limits)  # it counts as tried, or fewer would be tried than lost
-            self._lose(record, culprit.reason, culprit.detail)
+            self.quarantine(record, culprit.reason, culprit.detail)
             return LOST
         if watch.only is not None and key != watch.only:
             return LOST
@@ -131,43 +133,50 @@ class Part:
         except MemoryError:
             raise  # the record stays in flight: its guard tries it alone
         except Exception as error:
-            watch.journal.end(watch.limits)
+            watch.journal.land(watch.limits)
             if watch.tells:
                 traceback.print_exc()
-            if isinstance(error, RecordError):
-                self._lose(record, error.reason, error.detail)
-                return LOST
             # Libraries raise an OSError without a number for bytes that they cannot decode (PIL, fastwarc).
             if isinstance(error, CarnacError) or (isinstance(error, OSError) and error.errno is not None):
                 raise
-            self._lose(record, "raised", what_raised(error))
+            is_known = isinstance(error, RecordError)
+            reason, detail = error.args if is_known else ("raised", what_raised(error))
+            self.quarantine(record, reason, detail)
             return LOST
-        watch.journal.end(watch.limits)
+        watch.journal.land(watch.limits)
+        watch.journal.count_tried()
         if watch.tells:
             print(reprlib.repr(made) if len(text := pformat(made, width=120)) > MAX_SHOWN else text)
-        self._tried["tried"] += 1
         return made
 
-    def _lose(self, record: str, reason: str, detail: str) -> None:
-        self.quarantine(record, reason, detail)
-        self._tried.update(("tried", reason))
-        self._watch.journal.lose()
-        limits, tried = self._watch.limits, self._tried["tried"]
-        reasons = Counter({name: number for name, number in self._tried.items() if name != "tried"})
-        if reasons.total() >= limits.min_lost and reasons.total() > limits.max_lost_share * tried:
-            where = f"{self._stage.name}, unit {self._unit.name}"
-            raise RunError(budget_sentence(where, tried, reasons, self._quarantine, limits.max_lost_share))
+    def quarantine(self, record: str, reason: str, detail: str = "", *, is_loss: bool = True) -> None:
+        """Note a lost record; it is also counted under `lost.<reason>`.
 
-    def quarantine(self, record: str, reason: str, detail: str = "") -> None:
-        """Note a lost record; it is also counted under `lost.<reason>`."""
+        With `is_loss` False it says nothing of the run's health: it was left out, not lost. Raises RunError when far
+        too many are lost already; whether too many are is judged when the unit is done.
+        """
         self._quarantine.append(Quarantined(record=record, reason=reason, detail=detail[:MAX_DETAIL]))
         self._counts[f"lost.{reason}"] += 1
+        journal, limits = self._watch.journal, self._watch.limits
+        journal.note_life(limits)
+        if is_loss and self._watch.only in (None, record_key(record)):
+            journal.count_tried()
+            journal.count_lost()
+            self._reasons[reason] += 1
+            self._check_budget(limits.min_lost * EARLY)
+
+    def _check_budget(self, min_lost: int) -> None:
+        journal, max_share = self._watch.journal, self._watch.limits.max_lost_share
+        if journal.lost >= min_lost and journal.lost > max_share * journal.tried:
+            raise RunError(budget_sentence(journal.tried, self._reasons, self._quarantine, max_share))
 
     def beside(self, folder: Place, suffix: str) -> Path:
         """Return a temporary path for a file that is committed just before the part as `folder/UNIT-KEY16<suffix>`.
 
         `folder` is the part's own or lies in it.
         """
+        if self._watch.only is not None:
+            folder = self._folder  # nothing is committed: the folder may be one that must not be written to
         make_folder(folder)
         final = folder / f"{self._unit.name}-{self._unit.key[:KEY_CHARACTERS]}{suffix}"
         temporary = temporary_path(final)
@@ -201,6 +210,7 @@ class Part:
             raise
 
     def _commit(self) -> None:
+        self._check_budget(self._watch.limits.min_lost)
         self._flush()
         for temporary, final in self._beside:
             self._sizes[below(final, self._folder)] = temporary.stat().st_size
@@ -223,9 +233,18 @@ class Part:
         self._writer.add_key_value_metadata({LEDGER_KEY.decode(): ledger.to_json()})
         self._writer.close()
         self._file.close()
+        if self._beside and self._replaces_another(ledger.digest):
+            remove(self._final)  # its rows must not stand, not even for a moment, over the new files
         for temporary, final in self._beside:
             commit(temporary, final)
         commit(self._temporary, self._final)
+
+    def _replaces_another(self, digest: str) -> bool:
+        """Say whether a part of this unit with other rows is there: what is fetched may come out otherwise."""
+        try:
+            return read_ledger(self._final).digest != digest
+        except InputError:  # none, or a damaged one
+            return False
 
     def _abandon(self) -> None:
         # The disk that refused the rows refuses the footer too; the file goes away all the same.
@@ -238,15 +257,13 @@ class Part:
                 temporary.unlink()
 
 
-def budget_sentence(
-    where: str, tried: int, reasons: Counter[str], samples: Sequence[Quarantined], max_share: float
-) -> str:
-    """Return why a run stops: of the records `tried` so many were lost, for `reasons`, such as `samples`."""
+def budget_sentence(tried: int, reasons: Counter[str], samples: Sequence[Quarantined], max_share: float) -> str:
+    """Return what is wrong: of the records `tried` so many were lost, for `reasons`, such as `samples`."""
     commonest = ", ".join(f"{number:,} {reason}" for reason, number in reasons.most_common(3))
     examples = {lost.reason: f"{lost.record} {lost.detail}".strip() for lost in samples}
     such = "; ".join(f"{reason}: {examples[reason]}" for reason, _ in reasons.most_common(3) if reason in examples)
     return (
-        f"{where}: {reasons.total():,} of {tried:,} records were lost ({commonest}); at most {max_share:.0%} may be. "
+        f"{reasons.total():,} of {tried:,} records were lost ({commonest}); at most {max_share:.0%} may be. "
         f"{f'Such as {such}. ' if such else ''}Mend what is wrong, or raise limits.max_lost_share in the recipe."
     )
 

@@ -75,7 +75,7 @@ def _verdict(child: Child, lost: LostRecord, seconds: float) -> str:
         raise said.error
     if said.failure is not None:
         return f"the unit failed outside the record after {seconds:.1f} s: {said.failure}."
-    if journal.tried == 0:
+    if not journal.last_record:
         return "its unit does not try this record: it was lost while the input was read, before any work on it."
     if journal.lost:
         return f"lost again after {seconds:.1f} s; its traceback is above."

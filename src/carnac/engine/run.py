@@ -17,11 +17,11 @@ from carnac.engine.journal import Limits
 from carnac.engine.ledger import read_ledger
 from carnac.engine.local import Beat, run_units, with_memory
 from carnac.engine.manifest import Manifest, PartEntry, collect_parts, find_done, manifest_of, write_manifest
-from carnac.engine.part import budget_sentence
+from carnac.engine.part import EARLY, budget_sentence
 from carnac.engine.progress import Reporter, Task
 from carnac.engine.reproduce import find_lost, try_again
-from carnac.engine.state import Pulse, end_state, new_state, refuse_second
-from carnac.engine.storage import make_folder, sweep
+from carnac.engine.state import Pulse, end_state, new_state, read_state, refuse_second
+from carnac.engine.storage import make_folder, may_write, sweep
 from carnac.engine.unit import Stage, Unit
 
 # A stage of which no unit works is wrong as a whole: the rest of 10,000 units is not tried.
@@ -73,10 +73,18 @@ class Runner:
             if missing:
                 raise EarlyEnd
             return tuple(entry for entry in found.values() if entry is not None)
-        self.prepare(folder)
+        before = read_state(folder)
+        if missing or may_write(folder):  # what is finished may lie where nothing is to be written
+            self.prepare(folder)
         started = time.perf_counter()
         if missing:
-            with self.working(stage, folder, len(units), len(units) - len(missing)) as (pulse, task):
+            failed = {unit.unit for unit in before.failed} if before else set()
+            missing.sort(key=lambda unit: unit.name in failed)  # what failed last time must not keep others from work
+            num_done = len(units) - len(missing)
+            with (
+                self.working(stage, folder, len(units), num_done) as pulse,
+                self.reporter.task(stage.name, len(units), num_done) as task,
+            ):
                 _Work(stage, folder, self, pulse, task).do(missing)
         # Footers of what was done before are read once: an empty run over many units is nothing else.
         new = {entry.unit: entry for entry in collect_parts(folder, missing)}
@@ -96,24 +104,11 @@ class Runner:
         sweep(folder)
 
     @contextlib.contextmanager
-    def working(
-        self,
-        stage: Stage,
-        folder: Place,
-        num_units: int,
-        num_done: int,
-        total: int | None = None,
-        at: int | None = None,
-    ) -> Iterator[tuple[Pulse, Task]]:
-        """Show progress, and say in `folder` that this run works there; what says so goes when the block ends well.
-
-        Progress is in units, or in `total` steps of which `at` are done.
-        """
+    def working(self, stage: Stage, folder: Place, num_units: int, num_done: int) -> Iterator[Pulse]:
+        """Say in `folder` that this run works there; what says so goes when the block ends well."""
         pulse = Pulse(folder, new_state(stage.name, num_units, num_done))
-        shown = (num_units, num_done) if total is None else (total, at or 0)
         try:
-            with self.reporter.task(stage.name, *shown) as task:
-                yield pulse, task
+            yield pulse
         except CarnacError as error:
             pulse.beat(why_stopped=str(error))
             raise
@@ -170,7 +165,7 @@ class _Work:
                 elif isinstance(event, Failed):
                     self._failed.append(event)
                     runner.reporter.say(f"{self._stage.name}, unit {event.unit} failed: {event.why}")
-                    if len(self._failed) >= MAX_FAILED_UNITS and not self._new:
+                    if len(self._failed) >= MAX_FAILED_UNITS and not self._new and not self._before:
                         break
                 else:
                     self._beat(event)
@@ -181,7 +176,7 @@ class _Work:
 
     def _beat(self, beat: Beat) -> None:
         limits = self._runner.limits
-        if beat.lost >= limits.min_lost and beat.lost > limits.max_lost_share * beat.tried:
+        if beat.lost >= limits.min_lost * EARLY and beat.lost > limits.max_lost_share * beat.tried:
             raise RunError(self._over_budget(beat))
         seconds = time.monotonic() - self._began
         rate = f"{beat.tried / seconds:,.0f} records/s" if beat.tried else ""
@@ -197,7 +192,8 @@ class _Work:
         lost = [record for name in self._new for record in read_ledger(self._folder / name).quarantine]
         counts = Counter(record.reason for record in lost)
         counts["in units under way"] += max(0, beat.lost - counts.total())
-        return budget_sentence(self._stage.name, beat.tried, +counts, lost, self._runner.limits.max_lost_share)
+        why = budget_sentence(beat.tried, +counts, lost, self._runner.limits.max_lost_share)
+        return f"{self._stage.name}: {why}"
 
     def _failure(self, num_units: int) -> str:
         first = self._failed[0]

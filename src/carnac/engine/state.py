@@ -27,6 +27,7 @@ STATE = ".run.json"
 WRITE_SECONDS = 5.0
 # Of a run on another machine only its last word can be seen: after so long without one, it is taken for dead.
 SILENT_SECONDS = 120.0
+LATEST = 32503680000.0  # the year 3000: what is later is no time of ours, and no calendar takes 1e300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ class RunState:
     def is_alive(self) -> bool:
         """Whether the run still works, as far as this machine can tell."""
         if self.host != host():
-            return time.time() - self.updated < SILENT_SECONDS
+            return abs(time.time() - self.updated) < SILENT_SECONDS  # a clock ahead must not refuse for ever
         try:
             return abs(psutil.Process(self.process).create_time() - self.process_started) < 1
         except psutil.Error:
@@ -115,6 +116,8 @@ def read_state(folder: Place) -> RunState | None:
     """Return the state of the run that works in `folder` or died there; None if there is none."""
     try:
         fields: dict[str, Any] = json.loads(read_file(folder / STATE))
+        if not all(0 <= float(fields[name]) < LATEST for name in ("started", "updated")):
+            return None
         running = tuple(Running(**entry) for entry in fields.pop("running"))
         failed = tuple(Failed(**entry) for entry in fields.pop("failed"))
         return RunState(running=running, failed=failed, **fields)

@@ -34,10 +34,7 @@ def temporary_path(final: Place) -> Path:
     name = f".{final.name}.{host()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
     if is_local(final):
         return final.with_name(name)
-    scratch().mkdir(mode=0o700, parents=True, exist_ok=True)
-    if scratch().stat().st_uid != os.getuid():
-        raise OutputError(f"{scratch()}: belongs to another user. Remove it, or set TMPDIR to a folder of your own.")
-    return scratch() / name
+    return make_scratch() / name
 
 
 def scratch() -> Path:
@@ -45,9 +42,20 @@ def scratch() -> Path:
     return Path(tempfile.gettempdir()) / f"carnac-{os.getuid()}"
 
 
+def make_scratch() -> Path:
+    """Make the scratch folder where it lacks, for this user alone. Raises OutputError where it is another's."""
+    scratch().mkdir(mode=0o700, parents=True, exist_ok=True)
+    if scratch().stat().st_uid != os.getuid():
+        raise OutputError(f"{scratch()}: belongs to another user. Remove it, or set TMPDIR to a folder of your own.")
+    return scratch()
+
+
 def host() -> str:
-    """Return the name of this machine, fit for one field of a temporary name."""
-    # With its dots, host `a` would take the live files of host `b.a` for its own.
+    """Return the name of this machine and its space of process numbers, fit for one field of a temporary name."""
+    # With its dots, host `a` would take the live files of host `b.a` for its own. Two containers may share a name and
+    # a folder, and then do not see each other's processes.
+    with contextlib.suppress(OSError):
+        return f"{os.uname().nodename.replace('.', '_')}-{Path('/proc/self/ns/pid').stat().st_ino}"
     return os.uname().nodename.replace(".", "_")
 
 
@@ -149,6 +157,11 @@ def make_folder(folder: Place) -> None:
         raise OutputError(f"{folder}: cannot be created ({error.strerror}). Choose another output.") from None
     if not os.access(folder, os.W_OK):
         raise OutputError(f"{folder}: not writable by this user. Choose another output or mend its permissions.")
+
+
+def may_write(folder: Place) -> bool:
+    """Say whether a folder may be written to, as far as can be told without doing it; one that lacks may be made."""
+    return not is_local(folder) or not folder.exists() or os.access(folder, os.W_OK)
 
 
 def list_files(folder: Place) -> dict[str, int]:

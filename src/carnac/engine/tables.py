@@ -26,6 +26,8 @@ def open_part(part: Place) -> Iterator[pq.ParquetFile]:
                 # Each read asks for its own bytes, the columns of a row group together and ahead of their use.
                 with open_binary(part, exact=True) as stream, pq.ParquetFile(stream, pre_buffer=True) as file:
                     yield file
+    except MemoryError:
+        raise  # Arrow's is one of its own errors too
     except (OSError, pa.ArrowException) as error:
         kind = str(error).partition("\n")[0]
         raise InputError(f"{part}: cannot be read ({kind}). Move the file away and run its recipe again.") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,12 +12,12 @@ import pyarrow as pa
 from pydantic import Field
 
 from carnac.core.errors import RecordError
-from carnac.engine.manifest import read_manifest
+from carnac.engine.manifest import Manifest, read_manifest
 from carnac.engine.part import Part
 from carnac.engine.run import Runner
 from carnac.engine.tables import read_rows
 from carnac.engine.unit import Stage, Unit
-from carnac.jobs.models import OpenModel, open_model
+from carnac.jobs.models import OpenModel, open_model, open_same_model
 from carnac.jobs.recipes import keep_recipe
 from carnac.model.settings import GenerationSettings
 from carnac.recipe.settings import ModelFolder, Recipe, ShardsFolder, Writes
@@ -50,6 +51,15 @@ class ChatRecipe(Recipe):
 RECIPE = ChatRecipe
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatTask:
+    """What a worker needs: model and shards are those that the key was made from."""
+
+    recipe: ChatRecipe
+    model_digest: str
+    shards: Manifest
+
+
 def run(recipe: ChatRecipe, runner: Runner) -> None:
     """Write a row per prompt."""
     model, shards = read_manifest(recipe.model, "model"), read_manifest(recipe.shards, "shards")
@@ -58,7 +68,8 @@ def run(recipe: ChatRecipe, runner: Runner) -> None:
         "num_prompts": min(recipe.num_prompts, recipe.limit or recipe.num_prompts),
         "prompt_characters": recipe.prompt_characters,
     }
-    unit = STAGE.unit("chat", recipe, settings=settings, inputs=[model.digest, shards.digest])
+    task = ChatTask(recipe=recipe, model_digest=model.digest, shards=shards)
+    unit = STAGE.unit("chat", task, settings=settings, inputs=[model.digest, shards.digest])
     entries = runner.do(STAGE, [unit], recipe.output)
     runner.publish(STAGE, recipe.output, entries, settings, {"model": str(recipe.model)})
     if not runner.changes_nothing:
@@ -67,10 +78,11 @@ def run(recipe: ChatRecipe, runner: Runner) -> None:
 
 def chat_unit(unit: Unit, part: Part) -> None:
     """Let the model go on from the beginnings of held-out documents."""
-    recipe: ChatRecipe = unit.task
-    opened = open_model(recipe.model)
+    task: ChatTask = unit.task
+    recipe = task.recipe
+    opened = open_same_model(recipe.model, task.model_digest)
     left = min(recipe.num_prompts, recipe.limit or recipe.num_prompts)
-    for sample, image, prompt, reference in _prompts(recipe):
+    for sample, image, prompt, reference in _prompts(task.shards, recipe.prompt_characters):
         if not left:
             break
         try:
@@ -104,16 +116,16 @@ def open_chat(folder: Path, settings: GenerationSettings) -> ChatSession:
     )
 
 
-def _prompts(recipe: ChatRecipe) -> Iterator[tuple[Sample, bytes, str, str]]:
+def _prompts(shards: Manifest, characters: int) -> Iterator[tuple[Sample, bytes, str, str]]:
     """Yield (sample, image, prompt, how the page goes on) of samples with text after an image."""
-    for entry in read_manifest(recipe.shards, "shards").parts:
+    for entry in shards.parts:
         for row in read_rows(entry.path):
             sample = sample_from_row(row)
             pairs = zip(sample.images, sample.texts[1:], strict=False)
             for image, text in pairs:
-                if image is not None and text is not None and len(text) > recipe.prompt_characters:
-                    cut = text.rfind(" ", 0, recipe.prompt_characters + 1)
-                    cut = cut if cut > 0 else recipe.prompt_characters
+                if image is not None and text is not None and len(text) > characters:
+                    cut = text.rfind(" ", 0, characters + 1)
+                    cut = cut if cut > 0 else characters
                     yield sample, image, text[:cut], text[cut : cut + 600]
                     break
 

@@ -65,7 +65,7 @@ def crawl_warc(unit: Unit, part: Part) -> None:
     task: CrawlTask = unit.task
     pages = 0
     for record in read_responses(task.warc, max_payload_bytes=max(MAX_PAYLOAD_BYTES, task.settings.max_page_bytes)):
-        name = f"{task.warc.name}@{record.offset}"
+        name = f"{task.warc.name}@{record.place}"
         if isinstance(record, Damage):
             part.quarantine(name, record.reason, f"{record.url or ''} {record.detail}".strip())
             continue

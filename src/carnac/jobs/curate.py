@@ -86,7 +86,7 @@ class SignalsTask:
     """What a worker needs to measure one part."""
 
     documents: Place
-    images: Place | None
+    images: Manifest | None
     limit: int | None
 
 
@@ -121,7 +121,7 @@ def _measure(recipe: CurateRecipe, runner: Runner, documents: Manifest) -> Manif
     images = None if recipe.images is None else read_manifest(recipe.images, "images")
     units = []
     for entry in documents.parts:
-        task = SignalsTask(documents=entry.path, images=recipe.images, limit=recipe.limit)
+        task = SignalsTask(documents=entry.path, images=images, limit=recipe.limit)
         inputs = [entry.digest, "" if images is None else images.digest]
         units.append(SIGNALS_STAGE.unit(entry.unit, task, settings={"limit": recipe.limit}, inputs=inputs))
     folder = recipe.output / "signals"
@@ -171,7 +171,7 @@ def _judge(
 def measure_unit(unit: Unit, part: Part) -> None:
     """Write the signals of one documents part, row for row."""
     task: SignalsTask = unit.task
-    images = {} if task.images is None else kept_images(read_manifest(task.images, "images"))
+    images = {} if task.images is None else kept_images(task.images)
     measures = {url: ImageMeasure(width=row["width"], height=row["height"], kept=True) for url, row in images.items()}
     for number, row in enumerate(read_rows(task.documents)):
         document = document_from_row(row)

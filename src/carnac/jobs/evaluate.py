@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +23,7 @@ from carnac.engine.tables import read_rows
 from carnac.engine.unit import Stage, Unit
 from carnac.evaluate.grounding import DocumentLosses, HeldOut, Pixels, score_documents, summarise
 from carnac.evaluate.settings import GroundingSettings
-from carnac.jobs.models import OpenModel, open_model
+from carnac.jobs.models import OpenModel, open_same_model
 from carnac.jobs.recipes import keep_recipe
 from carnac.mix.assemble import batch_of_samples
 from carnac.recipe.settings import ModelFolder, Recipe, ShardsFolder, Writes
@@ -60,13 +60,23 @@ class EvaluateRecipe(Recipe):
 RECIPE = EvaluateRecipe
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateTask:
+    """What a worker needs: model and shards are those that the key was made from."""
+
+    recipe: EvaluateRecipe
+    model_digest: str
+    shards: Manifest
+
+
 def run(recipe: EvaluateRecipe, runner: Runner) -> None:
     """Write a row per held-out document with an image, and `evaluation.json`."""
     model = read_manifest(recipe.model, "model")
     shards = read_manifest(recipe.shards, "shards")
     settings = {"seed": recipe.grounding.seed, "limit": recipe.limit}
     inputs = [model.digest, shards.digest]
-    unit = STAGE.unit("grounding", recipe, settings=settings, inputs=inputs)
+    task = EvaluateTask(recipe=recipe, model_digest=model.digest, shards=shards)
+    unit = STAGE.unit("grounding", task, settings=settings, inputs=inputs)
     entries = runner.do(STAGE, [unit], recipe.output)
     manifest = runner.publish(STAGE, recipe.output, entries, settings, {"model": str(recipe.model)})
     if runner.changes_nothing:
@@ -91,8 +101,9 @@ def evaluate_unit(unit: Unit, part: Part) -> None:
     """Score every held-out document that has an image."""
     import torch
 
-    recipe: EvaluateRecipe = unit.task
-    opened = open_model(recipe.model)
+    task: EvaluateTask = unit.task
+    recipe = task.recipe
+    opened = open_same_model(recipe.model, task.model_digest)
 
     def score(batch: Batch) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
@@ -100,12 +111,12 @@ def evaluate_unit(unit: Unit, part: Part) -> None:
             parts = [opened.model.loss(rows, batch.label_tokens)[1] for rows in micro_batches(batch, ROWS_AT_ONCE)]
         return torch.cat(parts).numpy(force=True)
 
-    pool = _pool(_held_out(recipe, opened))
+    pool = _pool(_held_out(task, opened))
     if len({owner for owner, _ in pool}) < 2:
         part.count("too_few_documents_with_images")
         return
     grey = grey_pixels(opened.inputs.pictures)
-    for losses in score_documents(_held_out(recipe, opened, part), pool, grey, score, recipe.grounding.seed):
+    for losses in score_documents(_held_out(task, opened, part), pool, grey, score, recipe.grounding.seed):
         if not np.isfinite([losses.all_loss, *losses.losses.values()]).all():
             raise InputError(
                 f"{recipe.model}: its loss on document {losses.id} is not a finite number: the training diverged or "
@@ -131,12 +142,12 @@ def _pool(documents: Iterable[HeldOut]) -> list[tuple[str, Pixels]]:
     return pool
 
 
-def _held_out(recipe: EvaluateRecipe, opened: OpenModel, part: Part | None = None) -> Iterator[HeldOut]:
+def _held_out(task: EvaluateTask, opened: OpenModel, part: Part | None = None) -> Iterator[HeldOut]:
     """Yield the held-out documents; one that cannot be laid out is quarantined in `part`."""
     number = 0
-    for entry in read_manifest(recipe.shards, "shards").parts:
+    for entry in task.shards.parts:
         for row in read_rows(entry.path):
-            if recipe.limit is not None and number >= recipe.limit:
+            if task.recipe.limit is not None and number >= task.recipe.limit:
                 return
             number += 1
             sample = sample_from_row(row)

@@ -49,11 +49,14 @@ RECIPE = ImagesRecipe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagesTask:
-    """What a worker needs for one archive, or (`warc` is None) for the URLs that no part of `found` settles."""
+    """What a worker needs for one archive, or (`warc` is None) for the URLs that no part of `found` settles.
+
+    The manifests are those that the key was made from: what lies in their folders may change meanwhile.
+    """
 
     warc: Place | None
-    documents: Place
-    masks: Place | None
+    documents: Manifest
+    masks: Manifest | None
     found: tuple[Place, ...]
     recipe: ImagesRecipe
 
@@ -66,7 +69,7 @@ def run(recipe: ImagesRecipe, runner: Runner) -> None:
     settings: dict[str, Any] = {"inspect": recipe.inspect.model_dump(mode="json"), "limit": recipe.limit}
 
     def unit(name: str, warc: Place | None, found: tuple[Place, ...], extra: dict[str, Any], inputs: list[str]) -> Unit:
-        task = ImagesTask(warc=warc, documents=recipe.documents, masks=recipe.masks, found=found, recipe=recipe)
+        task = ImagesTask(warc=warc, documents=documents, masks=masks, found=found, recipe=recipe)
         return STAGE.unit(name, task, settings={**settings, **extra}, inputs=[*wanted, *inputs])
 
     archives = []
@@ -74,7 +77,7 @@ def run(recipe: ImagesRecipe, runner: Runner) -> None:
     for name, warc, digest in zip(unit_names(warcs), warcs, outside_digests(warcs), strict=True):
         archives.append(unit(name, warc, (), {}, [digest]))
     entries = runner.do(STAGE, archives, recipe.output)
-    http = {"http": recipe.http.model_dump(mode="json")} if recipe.fetch else {}
+    http = {"http": recipe.http.model_dump(mode="json", exclude={"num_connections"})} if recipe.fetch else {}
     rest = unit("~rest", None, tuple(entry.path for entry in entries), http, [entry.digest for entry in entries])
     entries += runner.do(STAGE, [rest], recipe.output)
     shown = {**settings, "fetch": recipe.fetch, **http}
@@ -115,9 +118,7 @@ def take_images(unit: Unit, part: Part) -> None:
 
 def wanted_urls(task: ImagesTask) -> dict[str, None]:
     """Return the image URLs of documents (kept ones, if there are masks), each once, in order of first appearance."""
-    documents = read_manifest(task.documents, "documents")
-    masks = None if task.masks is None else read_manifest(task.masks, "masks")
-    urls = dict.fromkeys(url for entry in documents.parts for url in _urls_of(entry.path, masks, entry.unit))
+    urls = dict.fromkeys(url for entry in task.documents.parts for url in _urls_of(entry.path, task.masks, entry.unit))
     return dict.fromkeys(list(urls)[: task.recipe.limit])
 
 
@@ -174,9 +175,9 @@ def _take_from_archive(warc: Place, urls: dict[str, None], keep: _Keeper, part: 
         url = record.url
         if url is None or url not in urls:
             continue
-        name = f"{warc.name}@{record.offset}"
+        name = f"{warc.name}@{record.place}"
         if url in kept:
-            part.quarantine(name, "second_record_of_url", url)
+            part.quarantine(name, "second_record_of_url", url, is_loss=False)
         elif isinstance(record, Damage):
             failed.setdefault(url, record.reason)
         elif not 200 <= record.status < 300:

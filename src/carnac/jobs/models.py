@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, ValidationError
 
 from carnac.core.errors import InputError
+from carnac.engine.manifest import read_manifest
 from carnac.engine.storage import write_file
 from carnac.recipe.settings import Settings
 from carnac.sequence.pixels import image_tokens
@@ -37,6 +38,13 @@ class OpenModel:
     model: AutoregressiveModel
     tokenizer: LoadedTokenizer
     inputs: InputSettings
+
+
+def open_same_model(folder: Path, digest: str) -> OpenModel:
+    """Load the model of a folder. Raises InputError where it is not that of `digest`: it was trained again."""
+    if read_manifest(folder, "model").digest != digest:
+        raise InputError(f"{folder}: another model than when this run began. Run the recipe again.")
+    return open_model(folder)
 
 
 def open_model(folder: Path) -> OpenModel:

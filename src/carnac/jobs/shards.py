@@ -59,6 +59,8 @@ class ShardTask:
     mask: Place
     split: Split
     recipe: ShardsRecipe
+    images: Manifest
+    repeats: Manifest | None
 
 
 def run(recipe: ShardsRecipe, runner: Runner) -> None:
@@ -73,7 +75,9 @@ def run(recipe: ShardsRecipe, runner: Runner) -> None:
         units = []
         for entry in documents.parts:
             mask = masks.part(entry.unit)
-            task = ShardTask(document=entry.path, mask=mask.path, split=split, recipe=recipe)
+            task = ShardTask(
+                document=entry.path, mask=mask.path, split=split, recipe=recipe, images=images, repeats=repeats
+            )
             inputs = [entry.digest, mask.rows_digest, *shared]
             units.append(STAGE.unit(f"{split}-{entry.unit}", task, settings={**settings, "part": split}, inputs=inputs))
         folder = recipe.output / split
@@ -88,8 +92,8 @@ def write_samples(unit: Unit, part: Part) -> None:
     """Write the samples of one documents part that fall into one split."""
     task: ShardTask = unit.task
     recipe = task.recipe
-    images = kept_images(read_manifest(recipe.images, "images"))
-    roots = {} if recipe.repeats is None else _roots(read_manifest(recipe.repeats, "repeats"))
+    images = kept_images(task.images)
+    roots = {} if task.repeats is None else _roots(task.repeats)
 
     def image_bytes(url: str) -> tuple[bytes, str] | None:
         row = images.get(url)

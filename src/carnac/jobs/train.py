@@ -124,7 +124,9 @@ def run(recipe: TrainRecipe, runner: Runner) -> None:
     if done:
         plan.publish()
     else:
-        _train(_Training(recipe, training, plan, shards, runner), unit, inputs, recipe.output)
+        # All of it: a second run would truncate metrics and sweep checkpoints before its first step.
+        with runner.working(STAGE, recipe.output, 1, 0) as pulse:
+            _train(_Training(recipe, training, plan, shards, runner, pulse), unit, inputs, recipe.output)
     entries = collect_parts(recipe.output, [unit])
     runner.tell(STAGE, entries, int(not done), time.perf_counter() - began)
     runner.publish(STAGE, recipe.output, entries, affecting, {"shards": str(recipe.shards)})
@@ -192,10 +194,16 @@ class _Training:
     """One run of the loop in this process, from the beginning or the newest checkpoint."""
 
     def __init__(
-        self, recipe: TrainRecipe, settings: TrainSettings, plan: Plan, shards: Manifest, runner: Runner
+        self,
+        recipe: TrainRecipe,
+        settings: TrainSettings,
+        plan: Plan,
+        shards: Manifest,
+        runner: Runner,
+        pulse: Pulse,
     ) -> None:
         self._recipe, self._settings, self._plan, self._shards = recipe, settings, plan, shards
-        self._runner = runner
+        self._runner, self._pulse = runner, pulse
         self._tokenizer = load_tokenizer(plan.tokenizer_file)
         self._checkpoints = recipe.output / "checkpoints"
         self._metrics = recipe.output / "metrics.jsonl"
@@ -284,11 +292,11 @@ class _Training:
         reader = BatchReader(self._plan.table(), shards, self._tokenizer, self._recipe.pictures, self._recipe.mix)
         with ExitStack() as stack:
             metrics = stack.enter_context(MetricsFile(self._metrics))
-            steps = self._settings.steps
-            working = self._runner.working(STAGE, self._recipe.output, 1, 0, total=steps, at=start)
-            pulse, task = stack.enter_context(working)
+            task = stack.enter_context(self._runner.reporter.task("train", self._settings.steps, start))
             ahead = stack.enter_context(closing(read_ahead(reader, range(start, self._settings.steps))))
-            watch = _Watch(metrics, parts, task, pulse, self._checkpoints, key, self._settings.checkpoints.keep_last)
+            watch = _Watch(
+                metrics, parts, task, self._pulse, self._checkpoints, key, self._settings.checkpoints.keep_last
+            )
             train(model, parts.optimizer, lambda _: next(ahead), self._settings, watch, start)
 
 

@@ -43,15 +43,26 @@ ShardsFolder = Annotated[Folder, Reads("shards")]
 ModelFolder = Annotated[Path, Reads("model")]
 
 
+MAX_SECONDS = 366 * 24 * 3600  # a kernel timer takes no more than its calendar
+
+
 class LimitsSettings(Settings):
     """What one record, one worker and one run may cost; none of it changes what a sound record gives."""
 
-    cpu_seconds: float = Field(default=60, gt=0, description="CPU time that one record may take before it is lost")
+    cpu_seconds: float = Field(
+        default=60, gt=0, le=MAX_SECONDS, description="CPU time that one record may take before it is lost"
+    )
     wait_seconds: float = Field(
-        default=600, gt=0, description="time that one record may take in all, waits included, before it is lost"
+        default=600,
+        gt=0,
+        le=MAX_SECONDS,
+        description="time that one record may take in all, waits included, before it is lost",
     )
     silent_seconds: float = Field(
-        default=3600, gt=0, description="time in which a unit must begin a record or write rows, or it is stuck"
+        default=3600,
+        gt=0,
+        le=MAX_SECONDS,
+        description="time in which a unit must begin a record or write rows, or it is stuck",
     )
     memory_mb: int | None = Field(
         default=None, ge=100, description="memory of one worker; default: its share of 80 % of the machine's"
