@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import pytest
+import s3fs
 
 NAMES = itertools.count()
 START_SECONDS = 60
@@ -127,6 +129,10 @@ def bucket(store_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bu
         monkeypatch.delenv(name, raising=False)
     for name, value in store_server.environment().items():
         monkeypatch.setenv(name, value)
+    # Another test of this process may have opened a file system, or started the fork server, before there were
+    # credentials; children have the environment in which their server began.
+    s3fs.S3FileSystem.clear_instance_cache()
+    vars(forkserver)["_forkserver"]._stop()
     bucket = Bucket(store_server, f"bucket-{next(NAMES)}")
     yield bucket
     for what in ("refuse", "slow"):
