@@ -30,12 +30,13 @@ from engine_turns import WORLD
 from carnac.core.errors import CarnacError, RecordError
 from carnac.engine import guard, ledger, local, manifest, part, run, state, storage
 from carnac.engine.child import Cause, Said, do_unit
-from carnac.engine.journal import Limits, Watch
+from carnac.engine.journal import Watch
 from carnac.engine.manifest import read_manifest
 from carnac.engine.part import LOST, Part
 from carnac.engine.run import Runner
 from carnac.engine.tables import read_rows
 from carnac.engine.unit import Stage, Unit
+from carnac.recipe.settings import Limits
 
 # --- the job: a stage with a file beside each part and a record that kills, and a stage that reads all of the first ---
 
@@ -145,8 +146,8 @@ def take_turns() -> None:
     _step_first(Path, "mkdir", lambda path, *_, **__: kind_of("make", path))
     _step_first(Path, "replace", lambda _, target: kind_of("rename", target))
     for module, names in {
-        manifest: ("list_files", "read_file", "read_ledger"), guard: ("list_files", "read_file"),
-        state: ("read_file",), ledger: ("_footer",),
+        manifest: ("list_files", "read_bytes", "read_ledger"), guard: ("read_bytes",), run: ("list_files",),
+        state: ("read_bytes",), ledger: ("_footer",),
     }.items():  # fmt: skip
         for name in names:
             _look_first(module, name)

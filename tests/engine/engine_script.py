@@ -12,9 +12,9 @@ from pathlib import Path
 from engine_hazards import STAGE, hazard_unit
 from engine_stages import NUMBERS, numbers_units
 
-from carnac.engine.journal import Limits
 from carnac.engine.progress import TerminalReporter
 from carnac.engine.run import Runner
+from carnac.recipe.settings import Limits
 
 
 def main() -> None:

@@ -23,7 +23,6 @@ from engine_stages import ListReporter
 
 from carnac.core.errors import OutputError, RunError
 from carnac.engine.guard import MAX_CULPRITS, MAX_DEATHS, culprits_file, read_culprits
-from carnac.engine.journal import Limits
 from carnac.engine.ledger import Quarantined, read_ledger
 from carnac.engine.local import MEMORY_SHARE, memory_bytes, with_memory
 from carnac.engine.manifest import MANIFEST
@@ -31,6 +30,7 @@ from carnac.engine.run import MAX_FAILED_UNITS, Runner
 from carnac.engine.state import STATE, read_state
 from carnac.engine.storage import write_file
 from carnac.engine.unit import Unit
+from carnac.recipe.settings import Limits
 
 PATIENCE_SECONDS = 60.0  # for what takes a second or two on a quiet machine; only a failure waits so long
 # Tight in what a hazard takes without bounds, wide in the rest: on a busy machine two seconds of CPU take many, and to
@@ -395,3 +395,13 @@ def test_an_interrupt_from_outside_at_any_record_ends_its_children(tmp_path: Pat
     assert (process.returncode, said, complaints) == (130, "", "")
     wait_until(lambda: all(is_gone(member.pid) for member in family))
     assert files(tmp_path / "out") == {STATE}
+
+
+def test_a_scratch_folder_of_any_length_will_do(tmp_path: Path) -> None:
+    folder = tmp_path / ("y" * 100)
+    folder.mkdir(parents=True)
+    arguments = [sys.executable, str(SCRIPT), str(tmp_path / "out"), str(tmp_path / "log"), "2", "1", "0", "0"]
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    ran = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert list(folder.iterdir()) == []

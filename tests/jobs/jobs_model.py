@@ -16,7 +16,6 @@ from carnac.core.schema import SAMPLES
 from carnac.core.seeds import generator
 from carnac.engine.child import do_unit
 from carnac.engine.guard import Done
-from carnac.engine.journal import Limits
 from carnac.engine.manifest import Manifest, collect_parts, write_manifest
 from carnac.engine.part import Part
 from carnac.engine.progress import TerminalReporter
@@ -28,6 +27,7 @@ from carnac.model.autoregressive import build_model
 from carnac.model.language import Vocabulary
 from carnac.model.settings import ConnectorSettings, ModelSettings, TowerSettings
 from carnac.model.weights import save_model
+from carnac.recipe.settings import Limits
 from carnac.sequence.settings import PictureSettings, TokenizerSettings
 from carnac.sequence.tokenizer import ready, save_tokenizer, train_tokenizer
 

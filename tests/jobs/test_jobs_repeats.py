@@ -29,7 +29,7 @@ from carnac.engine.manifest import Manifest, PartEntry, collect_parts, find_done
 from carnac.engine.part import Part
 from carnac.engine.progress import TerminalReporter
 from carnac.engine.run import Runner
-from carnac.engine.storage import make_folder
+from carnac.engine.storage import list_files, make_folder
 from carnac.engine.tables import read_table
 from carnac.engine.unit import Stage, Unit
 from carnac.jobs.curate import PassTask, judge_unit
@@ -79,7 +79,7 @@ class RunnerHere(Runner):
 
     def do(self, stage: Stage, units: Sequence[Unit], folder: Place) -> tuple[PartEntry, ...]:
         make_folder(folder)
-        found = find_done(folder, units)
+        found = find_done(folder, units, list_files(folder))
         for unit in (unit for unit in units if found[unit.name] is None):
             assert stage.work is not None
             with Part(stage, unit, folder) as part:

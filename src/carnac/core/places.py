@@ -18,7 +18,6 @@ from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypeIs
 from upath import UPath
 
-from carnac.core.errors import InputError
 from carnac.core.stores import EXTRAS, LIBRARIES, PROTOCOLS, options_of, store_errors, store_of
 
 Place = Path | UPath
@@ -67,13 +66,6 @@ def _of_file(text: str, rest: str) -> Path:
 def is_local(place: Place) -> TypeIs[Path]:
     """Say whether `place` is on a disk of this machine (or one that it mounts, such as NFS)."""
     return isinstance(place, Path)
-
-
-def local(place: Place, what: str) -> Path:
-    """Return `place` as a path. Raises InputError for a store: `what` needs a disk."""
-    if is_local(place):
-        return place
-    raise InputError(f"{place}: {what} must lie on a disk, not in a store. Choose a local folder, or copy it to one.")
 
 
 def library_of(place: Place) -> str | None:

@@ -15,17 +15,19 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
 from carnac.core.errors import OutputError
-from carnac.core.places import Place
+from carnac.core.places import Place, read_bytes
 from carnac.engine.child import Cause, Child, Said
-from carnac.engine.journal import Journal, Limits, Watch, record_key
+from carnac.engine.journal import Journal, Watch, record_key
 from carnac.engine.ledger import Quarantined
-from carnac.engine.storage import list_files, read_file, remove, sweep, write_file
+from carnac.engine.storage import remove, sweep, write_file
 from carnac.engine.unit import Stage, Unit
+from carnac.recipe.settings import Limits
 
 MAX_DEATHS = 5  # between records
 MAX_DEATHS_STUCK = 2  # an hour each
@@ -160,21 +162,21 @@ class GuardedUnit:
         return None
 
 
-def forget_culprits(folder: Place) -> None:
+def forget_culprits(folder: Place, there: Iterable[str]) -> None:
     """Remove what is noted of the records of units that are committed: a run was killed before it could.
 
-    Their ledgers name them. Costs one listing, whatever the number of units.
+    Their ledgers name them. `there` are the files of the folder.
     """
-    there = list_files(folder)
-    for name in there:
+    names = set(there)
+    for name in names:
         unit = name.removesuffix(CULPRITS)
-        if unit != name and f"{unit.removeprefix('.')}.parquet" in there:
+        if unit != name and f"{unit.removeprefix('.')}.parquet" in names:
             remove(folder / name)
 
 
 def culprits_file(folder: Place, unit: Unit) -> Place:
     """Return where the records that ended a process are noted until the unit is committed."""
-    return folder / f".{unit.file_name.removesuffix('.parquet')}{CULPRITS}"
+    return folder / f".{unit.stem}{CULPRITS}"
 
 
 def limit_of(reason: str, limits: Limits) -> float | None:
@@ -190,7 +192,7 @@ def read_culprits(folder: Place, unit: Unit, limits: Limits | None = None) -> di
     """
     found = {}
     try:
-        for fields in json.loads(read_file(culprits_file(folder, unit))):
+        for fields in json.loads(read_bytes(culprits_file(folder, unit))):
             met = fields.pop("limit", None)
             culprit = Quarantined(**fields)
             now = None if limits is None else limit_of(culprit.reason, limits)

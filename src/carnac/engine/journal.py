@@ -16,25 +16,9 @@ from multiprocessing.context import ForkServerContext
 from typing import Any
 
 from carnac.engine.ledger import Quarantined
+from carnac.recipe.settings import Limits
 
 RECORD_BYTES = 512  # of a record's name and the zero after it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What one record, one worker and one run may cost. None of it changes what a sound record gives.
-
-    `cpu_seconds` and `wait_seconds` are of one record; a unit that neither begins a record nor writes rows for
-    `silent_seconds` is stuck. `memory_mb` None: a worker's share of 80 % of the machine's memory. A run stops when
-    `min_lost` records or more, and more than `max_lost_share` of those tried, were lost.
-    """
-
-    cpu_seconds: float = 60.0
-    wait_seconds: float = 600.0
-    silent_seconds: float = 3600.0
-    memory_mb: int | None = None
-    max_lost_share: float = 0.5
-    min_lost: int = 30
 
 
 class _Fields(ctypes.Structure):

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import multiprocessing
-import signal
-import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver
@@ -16,10 +12,12 @@ from pathlib import Path
 import psutil
 
 from carnac.core.places import Place
+from carnac.engine.child import fork_server
 from carnac.engine.guard import Done, Failed, GuardedUnit
-from carnac.engine.journal import Journal, Limits
+from carnac.engine.journal import Journal
 from carnac.engine.storage import sweep
 from carnac.engine.unit import Stage, Unit
+from carnac.recipe.settings import Limits
 
 POLL_SECONDS = 0.1  # how far a record that eats 1 GB a second gets over its limit
 MEMORY_SHARE = 0.8  # of the machine, over all workers: the rest is the parent's and the system's
@@ -63,11 +61,9 @@ def run_units(
     for the user; what was committed stays.
     """
     assert stage.work is not None, f"{stage.name} is not done by workers"
-    context = multiprocessing.get_context("forkserver")
     # pyarrow looks for pandas at the first row that it converts, 0.2 s of CPU in every child; where there is none, the
     # fork server passes over it.
-    context.set_forkserver_preload(["carnac.engine.child", "pandas", stage.work.__module__, *preload])
-    _start_server()
+    context = fork_server(["pandas", stage.work.__module__, *preload])
     limits = with_memory(limits or Limits(), max(1, min(workers, len(units))))
     waiting = list(reversed(units))
     running: list[GuardedUnit] = []
@@ -98,18 +94,6 @@ def run_units(
         sweep(folder)
 
 
-def _start_server() -> None:
-    """Start the fork server deaf to Ctrl-C, and so its children from their first moment: the parent answers it."""
-    if threading.current_thread() is not threading.main_thread():
-        forkserver.ensure_running()
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _end_strays() -> None:
     """End what the fork server has started and nobody knows of: a signal came in the middle of a start."""
     server = vars(forkserver)["_forkserver"]._forkserver_pid  # noqa: SLF001 -- its children are not ours to the system
@@ -125,7 +109,7 @@ def with_memory(limits: Limits, workers: int) -> Limits:
     """Return `limits` with a number for the memory of each of `workers`."""
     if limits.memory_mb is not None:
         return limits
-    return dataclasses.replace(limits, memory_mb=int(memory_bytes() * MEMORY_SHARE / workers / 1_000_000))
+    return limits.model_copy(update={"memory_mb": int(memory_bytes() * MEMORY_SHARE / workers / 1_000_000)})
 
 
 def memory_bytes() -> int:

@@ -16,9 +16,9 @@ from typing import Any
 
 from carnac import __version__
 from carnac.core.errors import InputError
-from carnac.core.places import Place
+from carnac.core.places import Place, read_bytes
 from carnac.engine.ledger import Ledger, read_ledger
-from carnac.engine.storage import list_files, read_file, size_of, write_file
+from carnac.engine.storage import list_files, size_of, write_file
 from carnac.engine.unit import Stage, Unit, digest_of
 
 MANIFEST = "manifest.json"
@@ -103,13 +103,12 @@ def collect_parts(folder: Place, units: Sequence[Unit]) -> tuple[PartEntry, ...]
     return tuple(_entry(part, there.get(part.name) or size_of(part)) for part in parts)
 
 
-def find_done(folder: Place, units: Sequence[Unit]) -> dict[str, PartEntry | None]:
+def find_done(folder: Place, units: Sequence[Unit], there: Mapping[str, int]) -> dict[str, PartEntry | None]:
     """Return the entry of every unit by name; None unless its part is there, and every file beside it with its size.
 
-    One listing tells what is there. What the manifest knows of a part of that name and size need not be read from its
-    footer again: 10,000 finished units cost one listing and one file.
+    `there` is the listing of the folder (`list_files`). What the manifest knows of a part of that name and size need
+    not be read from its footer again: 10,000 finished units cost one listing and one file.
     """
-    there = list_files(folder)
     known = _known(folder) if MANIFEST in there else {}
     found: dict[str, PartEntry | None] = {}
     for unit in units:
@@ -132,7 +131,7 @@ def find_done(folder: Place, units: Sequence[Unit]) -> dict[str, PartEntry | Non
 def _known(folder: Place) -> dict[str, PartEntry]:
     """Return the entries that the manifest lists, by file name; none where it cannot be read."""
     try:
-        return {entry.path.name: entry for entry in _entries(folder, json.loads(read_file(folder / MANIFEST)))}
+        return {entry.path.name: entry for entry in _entries(folder, json.loads(read_bytes(folder / MANIFEST)))}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -193,17 +192,35 @@ def write_manifest(manifest: Manifest) -> None:
     text = (json.dumps(content, indent=1) + "\n").encode()
     path = manifest.folder / MANIFEST
     with contextlib.suppress(OSError):
-        if read_file(path) == text:
+        if read_bytes(path) == text:
             return
     write_file(path, text)
 
 
 def read_manifest(folder: Place, stage: str | None = None) -> Manifest:
-    """Read the manifest of `folder`. Raises InputError when there is none, it is damaged, or it is another stage's."""
+    """Read the manifest of `folder`, all of whose parts are there.
+
+    Raises InputError when one is not, and as `read_listed`.
+    """
+    manifest = read_listed(folder, stage)
+    there = list_files(folder)
+    for part in manifest.parts:
+        if part.path.name not in there:
+            raise InputError(
+                f"{part.path}: listed in the manifest but missing. Run the recipe that writes {folder} again."
+            )
+    return manifest
+
+
+def read_listed(folder: Place, stage: str | None = None) -> Manifest:
+    """Read what the manifest of `folder` lists, whether it is there or not.
+
+    Raises InputError when there is no manifest, it is damaged, or it is another stage's.
+    """
     path = folder / MANIFEST
     wanted = f"the finished folder of stage {stage!r}" if stage else "a finished stage's folder"
     try:
-        content: Mapping[str, Any] = json.loads(read_file(path))
+        content: Mapping[str, Any] = json.loads(read_bytes(path))
         manifest = Manifest(
             folder=folder,
             parts=tuple(_entries(folder, content)),
@@ -220,10 +237,4 @@ def read_manifest(folder: Place, stage: str | None = None) -> Manifest:
         ) from None
     if stage is not None and manifest.stage != stage:
         raise InputError(f"{folder}: holds stage {manifest.stage!r}; wanted {wanted}. Check the path in the recipe.")
-    there = list_files(folder)
-    for part in manifest.parts:
-        if part.path.name not in there:
-            raise InputError(
-                f"{part.path}: listed in the manifest but missing. Run the recipe that writes {folder} again."
-            )
     return manifest

@@ -27,7 +27,7 @@ from carnac.core.places import Place, below
 from carnac.engine.journal import Watch, record_key
 from carnac.engine.ledger import LEDGER_KEY, Ledger, Quarantined, read_ledger
 from carnac.engine.storage import commit, make_folder, remove, temporary_path
-from carnac.engine.unit import KEY_CHARACTERS, Stage, Unit
+from carnac.engine.unit import Stage, Unit
 
 MAX_DETAIL = 500  # characters of what is kept of why a record was lost
 EARLY = 10  # times the fewest losses that count: so many end a unit before its end, even if the rest were sound
@@ -178,7 +178,7 @@ class Part:
         if self._watch.only is not None:
             folder = self._folder  # nothing is committed: the folder may be one that must not be written to
         make_folder(folder)
-        final = folder / f"{self._unit.name}-{self._unit.key[:KEY_CHARACTERS]}{suffix}"
+        final = folder / f"{self._unit.stem}{suffix}"
         temporary = temporary_path(final)
         self._beside.append((temporary, final))
         return temporary

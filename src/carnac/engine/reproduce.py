@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import tempfile
 import time
 from collections.abc import Sequence
@@ -11,13 +10,12 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from carnac.core.places import Place
-from carnac.engine.child import Child
+from carnac.engine.child import Child, fork_server
 from carnac.engine.guard import culprits_file, read_culprits
-from carnac.engine.journal import Journal, Limits, Watch, record_key
+from carnac.engine.journal import Journal, Watch, record_key
 from carnac.engine.ledger import Quarantined, read_ledger
-from carnac.engine.local import with_memory
-from carnac.engine.storage import sweep
 from carnac.engine.unit import Stage, Unit
+from carnac.recipe.settings import Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +39,12 @@ def find_lost(units: Sequence[Unit], done: Sequence[Unit], folder: Place, record
     return None
 
 
-def try_again(stage: Stage, lost: LostRecord, folder: Place, limits: Limits) -> str:
+def try_again(stage: Stage, lost: LostRecord, limits: Limits) -> str:
     """Try a record alone and return how it ended, in a sentence; its traceback or its result is printed on the way."""
-    context = multiprocessing.get_context("forkserver")
+    context = fork_server([])
     watch = Watch(
         journal=Journal(context),
-        limits=with_memory(limits, 1),
+        limits=limits,
         culprits={},
         only=record_key(lost.why.record),
         tells=True,
@@ -61,7 +59,6 @@ def try_again(stage: Stage, lost: LostRecord, folder: Place, limits: Limits) -> 
             return _verdict(child, lost, time.monotonic() - began)
         finally:
             child.close()
-            sweep(folder)  # of files beside the part
 
 
 def _verdict(child: Child, lost: LostRecord, seconds: float) -> str:

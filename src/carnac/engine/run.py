@@ -6,23 +6,23 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from carnac.core.errors import CarnacError, InputError, RunError
 from carnac.core.places import Place
 from carnac.engine.guard import Done, Failed, forget_culprits
-from carnac.engine.journal import Limits
 from carnac.engine.ledger import read_ledger
 from carnac.engine.local import Beat, run_units, with_memory
 from carnac.engine.manifest import Manifest, PartEntry, collect_parts, find_done, manifest_of, write_manifest
 from carnac.engine.part import EARLY, budget_sentence
 from carnac.engine.progress import Reporter, Task
 from carnac.engine.reproduce import find_lost, try_again
-from carnac.engine.state import Pulse, end_state, new_state, read_state, refuse_second
-from carnac.engine.storage import make_folder, may_write, sweep
+from carnac.engine.state import Pulse, RunState, end_state, new_state, refuse_second
+from carnac.engine.storage import list_files, make_folder, may_write, sweep
 from carnac.engine.unit import Stage, Unit
+from carnac.recipe.settings import Limits
 
 # A stage of which no unit works is wrong as a whole: the rest of 10,000 units is not tried.
 MAX_FAILED_UNITS = 5
@@ -57,7 +57,8 @@ class Runner:
 
         Raises RunError when some could not be done, after all others were; OutputError while another run works there.
         """
-        found = find_done(folder, units)
+        there = list_files(folder)
+        found = find_done(folder, units, there)
         missing = [unit for unit in units if found[unit.name] is None]
         if self.record is not None:
             self._try_record(self.record, stage, units, missing, folder)
@@ -73,9 +74,8 @@ class Runner:
             if missing:
                 raise EarlyEnd
             return tuple(entry for entry in found.values() if entry is not None)
-        before = read_state(folder)
-        if missing or may_write(folder):  # what is finished may lie where nothing is to be written
-            self.prepare(folder)
+        # What is finished may lie where nothing is to be written.
+        before = self.prepare(folder, there) if missing or may_write(folder) else None
         started = time.perf_counter()
         if missing:
             failed = {unit.unit for unit in before.failed} if before else set()
@@ -96,12 +96,16 @@ class Runner:
         """Print the summary of a stage: rows, bytes, what was lost and why, what was done now."""
         self.reporter.say(_summary(stage, entries, num_done, seconds))
 
-    def prepare(self, folder: Place) -> None:
-        """Create `folder`, sweep what dead processes left there. Raises OutputError while another run works in it."""
+    def prepare(self, folder: Place, there: Iterable[str] = ()) -> RunState | None:
+        """Create `folder`, sweep what dead runs left among the files `there`; return the last word of the last one.
+
+        Raises OutputError while another run works in it.
+        """
         make_folder(folder)
-        refuse_second(folder)
-        forget_culprits(folder)
+        before = refuse_second(folder)
+        forget_culprits(folder, there)
         sweep(folder)
+        return before
 
     @contextlib.contextmanager
     def working(self, stage: Stage, folder: Place, num_units: int, num_done: int) -> Iterator[Pulse]:
@@ -139,7 +143,7 @@ class Runner:
         self.reporter.say(
             f"{record}: lost by {stage.name}, unit {lost.unit.name}: {lost.why.reason}. {lost.why.detail}"
         )
-        self.reporter.say(try_again(stage, lost, folder, with_memory(self.limits, self.workers)))
+        self.reporter.say(try_again(stage, lost, with_memory(self.limits, self.workers)))
         raise EarlyEnd
 
 

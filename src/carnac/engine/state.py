@@ -18,10 +18,10 @@ from typing import Any
 import psutil
 
 from carnac.core.errors import OutputError
-from carnac.core.places import Place
+from carnac.core.places import Place, read_bytes
 from carnac.engine.guard import Failed
 from carnac.engine.local import Running
-from carnac.engine.storage import host, read_file, remove, write_file
+from carnac.engine.storage import host, remove, write_file
 
 STATE = ".run.json"
 WRITE_SECONDS = 5.0
@@ -115,7 +115,7 @@ def new_state(stage: str, num_units: int, num_done: int) -> RunState:
 def read_state(folder: Place) -> RunState | None:
     """Return the state of the run that works in `folder` or died there; None if there is none."""
     try:
-        fields: dict[str, Any] = json.loads(read_file(folder / STATE))
+        fields: dict[str, Any] = json.loads(read_bytes(folder / STATE))
         if not all(0 <= float(fields[name]) < LATEST for name in ("started", "updated")):
             return None
         running = tuple(Running(**entry) for entry in fields.pop("running"))
@@ -136,14 +136,14 @@ def end_state(folder: Place) -> None:
         remove(folder / STATE)
 
 
-def refuse_second(folder: Place) -> None:
-    """Raise OutputError while another run works in `folder`; what a dead one said there goes."""
+def refuse_second(folder: Place) -> RunState | None:
+    """Return what a dead run said last in `folder`, and remove it. Raises OutputError while another run works there."""
     state = read_state(folder)
     if state is None or state.is_mine:
-        return
+        return None
     if not state.is_alive:
         end_state(folder)
-        return
+        return state
     since = time.strftime("%H:%M:%S", time.localtime(state.started))
     raise OutputError(
         f"{folder}: another run works here: process {state.process} on {state.host}, since {since}, "

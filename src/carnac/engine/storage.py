@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from carnac.core.errors import OutputError
-from carnac.core.places import Place, is_local, read_bytes
+from carnac.core.places import Place, is_local
 from carnac.core.stores import put_options, store_errors, store_of
 
 # A temporary file of another host says nothing about its process. A unit takes minutes; after a week it is dead.
@@ -129,11 +129,6 @@ def write_file(final: Place, content: bytes) -> None:
         raise OutputError(
             f"{final}: cannot be written ({error.strerror}). Free space or choose another output."
         ) from error
-
-
-def read_file(place: Place) -> bytes:
-    """Return the content of a small file. Raises OSError (FileNotFoundError where there is none)."""
-    return read_bytes(place)
 
 
 def size_of(place: Place) -> int:

@@ -40,9 +40,14 @@ class Unit:
         assert re.fullmatch(r"[A-Za-z0-9._~-]+", self.name), f"unit name {self.name!r} does not fit a file name"
 
     @property
+    def stem(self) -> str:
+        """What all files of this unit are called before their suffix: NAME-KEY16."""
+        return f"{self.name}-{self.key[:KEY_CHARACTERS]}"
+
+    @property
     def file_name(self) -> str:
         """Name of the part that this unit commits."""
-        return f"{self.name}-{self.key[:KEY_CHARACTERS]}.parquet"
+        return f"{self.stem}.parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from carnac.core.places import Folder, Place
+from carnac.core.places import Folder, Place, read_bytes
 from carnac.core.schema import MASKS, document_from_row
 from carnac.curate.funnel import Funnel
 from carnac.curate.repeats import judge_repeats_part
@@ -27,7 +27,7 @@ from carnac.engine.aligned import read_aligned_tables
 from carnac.engine.manifest import Manifest, read_manifest
 from carnac.engine.part import LOST, Part
 from carnac.engine.run import Runner
-from carnac.engine.storage import read_file, write_file
+from carnac.engine.storage import write_file
 from carnac.engine.tables import read_rows, read_table
 from carnac.engine.unit import Stage, Unit, digest_of
 from carnac.jobs.kept import kept_images
@@ -218,7 +218,7 @@ def _write_funnel(recipe: CurateRecipe, documents: Manifest, signals: Manifest) 
     path = recipe.output / "funnel.json"
     # A damaged funnel is drawn again: it holds nothing that the masks do not.
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        if json.loads(read_file(path))["drawn_from"] == drawn_from:
+        if json.loads(read_bytes(path))["drawn_from"] == drawn_from:
             return
     funnel = Funnel(recipe.passes)
     for entry in documents.parts:

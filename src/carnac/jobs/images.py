@@ -91,7 +91,7 @@ def take_images(unit: Unit, part: Part) -> None:
     task: ImagesTask = unit.task
     urls = wanted_urls(task)
     with PackWriter(part.beside(task.recipe.output / "packs", ".tar")) as pack:
-        keep = _Keeper(part, pack, f"{unit.name}-{unit.key[:16]}.tar", task.recipe.inspect)
+        keep = _Keeper(part, pack, f"{unit.stem}.tar", task.recipe.inspect)
         if task.warc is not None:
             _take_from_archive(task.warc, urls, keep, part)
             return

@@ -14,7 +14,7 @@ from carnac.engine.manifest import Manifest, PartEntry, manifest_of, write_manif
 from carnac.engine.part import LOST, Part
 from carnac.engine.run import Runner
 from carnac.engine.tables import read_rows, read_table
-from carnac.engine.unit import KEY_CHARACTERS, Stage, Unit, digest_of
+from carnac.engine.unit import Stage, Unit, digest_of
 from carnac.mix.plan import PIECES, PLAN, describe_plan, make_plan, pieces_of_sample
 from carnac.mix.settings import MixSettings
 from carnac.sequence.settings import PictureSettings, TokenizerSettings
@@ -89,7 +89,7 @@ def make_plan_folder(shards: Manifest, folder: Path, settings: PlanSettings, run
     task = TokenizerTask(shards=paths, folder=folder / "tokenizer", settings=settings.tokenizer)
     unit = TOKENIZER.unit("tokenizer", task, settings=tokenizer_settings, inputs=[shards.digest])
     trained = runner.do(TOKENIZER, [unit], folder / "tokenizer")
-    tokenizer_file = folder / "tokenizer" / f"{unit.name}-{unit.key[:KEY_CHARACTERS]}.json"
+    tokenizer_file = folder / "tokenizer" / f"{unit.stem}.json"
     vocabulary = manifest_of(TOKENIZER, folder / "tokenizer", trained, tokenizer_settings, names)
 
     cutting = {

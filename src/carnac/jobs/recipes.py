@@ -12,10 +12,9 @@ import tomli_w
 
 from carnac import __version__
 from carnac.core.errors import InputError, RecipeError
-from carnac.core.places import Place, library_of
-from carnac.engine.journal import Limits
+from carnac.core.places import Place, library_of, read_bytes
 from carnac.engine.run import EarlyEnd, Runner
-from carnac.engine.storage import read_file, write_file
+from carnac.engine.storage import write_file
 from carnac.jobs import CheckingJob, RecipeModels, load_job
 from carnac.recipe.folders import check_folders
 from carnac.recipe.load import LoadedRecipe, load_recipes, parse_overrides
@@ -64,9 +63,10 @@ def run_recipes(recipes: Sequence[LoadedRecipe], runner: Runner) -> None:
     runner = dataclasses.replace(runner, preload=(*runner.preload, *sorted(libraries)))
     for recipe in recipes:
         runner.reporter.say(f"== {recipe.source.path} ({recipe.settings.job})")
-        limits = Limits(**recipe.settings.limits.model_dump())
         try:
-            load_job(recipe.settings.job).run(recipe.settings, dataclasses.replace(runner, limits=limits))
+            load_job(recipe.settings.job).run(
+                recipe.settings, dataclasses.replace(runner, limits=recipe.settings.limits)
+            )
         except EarlyEnd:
             if runner.dry_run:
                 runner.reporter.say("dry run: nothing was done; what follows depends on the output of these units.")
@@ -84,6 +84,6 @@ def keep_recipe(recipe: Recipe, folder: Place) -> None:
     text = f"# As run by carnac {__version__}, with every default spelled out.\n{tomli_w.dumps(content)}"
     path = folder / "recipe.toml"
     with contextlib.suppress(OSError):
-        if read_file(path) == text.encode():
+        if read_bytes(path) == text.encode():
             return
     write_file(path, text.encode())

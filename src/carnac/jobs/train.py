@@ -19,6 +19,7 @@ from carnac.engine.part import Part
 from carnac.engine.progress import Task
 from carnac.engine.run import Runner
 from carnac.engine.state import Pulse
+from carnac.engine.storage import list_files
 from carnac.engine.tables import read_table
 from carnac.engine.unit import Stage, Unit
 from carnac.jobs.models import INPUTS_FILE, InputSettings, write_inputs
@@ -126,7 +127,7 @@ def run(recipe: TrainRecipe, runner: Runner) -> None:
     else:
         # All of it: a second run would truncate metrics and sweep checkpoints before its first step.
         with runner.working(STAGE, recipe.output, 1, 0) as pulse:
-            _train(_Training(recipe, training, plan, shards, runner, pulse), unit, inputs, recipe.output)
+            _train(_Training(recipe, training, plan, shards, runner), unit, inputs, pulse)
     entries = collect_parts(recipe.output, [unit])
     runner.tell(STAGE, entries, int(not done), time.perf_counter() - began)
     runner.publish(STAGE, recipe.output, entries, affecting, {"shards": str(recipe.shards)})
@@ -140,24 +141,24 @@ def holds_model(folder: Path, unit: Unit) -> bool:
     """
     from carnac.model.weights import WEIGHTS_FILE
 
-    if find_done(folder, [unit])[unit.name] is None:
+    if find_done(folder, [unit], list_files(folder))[unit.name] is None:
         return False
     weights = read_table(folder / unit.file_name, columns=["weights_sha256"])["weights_sha256"].to_pylist()[-1]
     with (folder / WEIGHTS_FILE).open("rb") as file:
         return bool(hashlib.file_digest(file, "sha256").hexdigest() == weights)
 
 
-def _train(training: _Training, unit: Unit, inputs: InputSettings, folder: Path) -> None:
+def _train(training: _Training, unit: Unit, inputs: InputSettings, pulse: Pulse) -> None:
     """Train. Raises OutputError where the disk refuses a checkpoint, a metric or the model."""
     from safetensors import SafetensorError
 
     try:
-        training.run(unit, inputs)
+        training.run(unit, inputs, pulse)
     except (OSError, SafetensorError) as error:
         said = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise OutputError(
-            f"{getattr(error, 'filename', None) or folder}: cannot be written ({said}). Free space, then run the same "
-            "command again: it goes on from the last checkpoint."
+            f"{getattr(error, 'filename', None) or training.output}: cannot be written ({said}). Free space, then run "
+            "the same command again: it goes on from the last checkpoint."
         ) from error
 
 
@@ -200,26 +201,25 @@ class _Training:
         plan: Plan,
         shards: Manifest,
         runner: Runner,
-        pulse: Pulse,
     ) -> None:
         self._recipe, self._settings, self._plan, self._shards = recipe, settings, plan, shards
-        self._runner, self._pulse = runner, pulse
+        self._runner, self.output = runner, recipe.output
         self._tokenizer = load_tokenizer(plan.tokenizer_file)
         self._checkpoints = recipe.output / "checkpoints"
         self._metrics = recipe.output / "metrics.jsonl"
 
-    def run(self, unit: Unit, inputs: InputSettings) -> None:
+    def run(self, unit: Unit, inputs: InputSettings, pulse: Pulse) -> None:
         """Train to the end and commit the model: its files first, the part that says so last."""
         from carnac.model.weights import CONFIG_FILE, WEIGHTS_FILE, save_model
         from carnac.train.curve import draw_loss
 
-        output = self._recipe.output
+        output = self.output
         model, parts = self._build()
         start = self._resume(parts, unit.key)
         # From here on the folders are this run's: a manifest of an earlier one would vouch for files that are replaced.
         (output / MANIFEST).unlink(missing_ok=True)
         self._plan.publish()
-        self._loop(model, parts, start, unit.key)
+        self._loop(model, parts, start, unit.key, pulse)
         save_model(model, output)
         write_inputs(output, self._plan.tokenizer_file, inputs)
         rows = self._whole_metrics(self._settings.steps)
@@ -285,7 +285,7 @@ class _Training:
             )
         return rows
 
-    def _loop(self, model: AutoregressiveModel, parts: Parts, start: int, key: str) -> None:
+    def _loop(self, model: AutoregressiveModel, parts: Parts, start: int, key: str, pulse: Pulse) -> None:
         from carnac.train.loop import train
 
         shards = {entry.unit: entry.path for entry in self._shards.parts}
@@ -294,9 +294,7 @@ class _Training:
             metrics = stack.enter_context(MetricsFile(self._metrics))
             task = stack.enter_context(self._runner.reporter.task("train", self._settings.steps, start))
             ahead = stack.enter_context(closing(read_ahead(reader, range(start, self._settings.steps))))
-            watch = _Watch(
-                metrics, parts, task, self._pulse, self._checkpoints, key, self._settings.checkpoints.keep_last
-            )
+            watch = _Watch(metrics, parts, task, pulse, self._checkpoints, key, self._settings.checkpoints.keep_last)
             train(model, parts.optimizer, lambda _: next(ahead), self._settings, watch, start)
 
 

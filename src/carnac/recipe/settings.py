@@ -46,8 +46,11 @@ ModelFolder = Annotated[Path, Reads("model")]
 MAX_SECONDS = 366 * 24 * 3600  # a kernel timer takes no more than its calendar
 
 
-class LimitsSettings(Settings):
-    """What one record, one worker and one run may cost; none of it changes what a sound record gives."""
+class Limits(Settings):
+    """What one record, one worker and one run may cost; none of it changes what a sound record gives.
+
+    A run stops when `min_lost` records or more, and more than `max_lost_share` of those tried, were lost.
+    """
 
     cpu_seconds: float = Field(
         default=60, gt=0, le=MAX_SECONDS, description="CPU time that one record may take before it is lost"
@@ -80,7 +83,7 @@ class Recipe(Settings):
     limit: int | None = Field(
         default=None, ge=1, description="look at the first so many records only (of training: steps), for a quick try"
     )
-    limits: LimitsSettings = Field(default=LimitsSettings(), description="what a bad record may cost")
+    limits: Limits = Field(default=Limits(), description="what a bad record may cost")
 
     def folders_read(self) -> Iterator[tuple[str, str, Place]]:
         """Yield (field, stage, folder) of all that this recipe reads from other stages."""

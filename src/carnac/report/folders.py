@@ -6,7 +6,6 @@ committed in it: a run that was killed has done that much.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -18,9 +17,9 @@ from carnac.core.places import Place, is_local
 from carnac.engine.guard import Failed, read_culprits
 from carnac.engine.ledger import Quarantined, read_ledger
 from carnac.engine.local import Running
-from carnac.engine.manifest import MANIFEST, Manifest, collect_parts, read_manifest
+from carnac.engine.manifest import MANIFEST, Manifest, collect_parts, read_listed
 from carnac.engine.state import STATE, RunState, read_state
-from carnac.engine.storage import list_files, read_file
+from carnac.engine.storage import list_files
 from carnac.engine.unit import Unit
 
 MAX_DEPTH = 7  # folders in a row: out, tiny, curated, repeats, <pass>, keys, <kind>
@@ -109,8 +108,10 @@ def find_folders(root: Place, names: Sequence[str]) -> Iterator[StageFolder]:
 def _read_folder(folder: Place, name: str, files: Sequence[str]) -> StageFolder:
     state = read_state(folder) if STATE in files else None
     parts = [match for match in map(PART.fullmatch, files) if match]
-    is_finished = MANIFEST in files and _is_whole(folder, files)
-    content = read_manifest(folder) if is_finished else _committed(folder, parts, state)
+    listed = read_listed(folder) if MANIFEST in files else None
+    # A part that is done again is missing for a while.
+    is_finished = listed is not None and {entry.path.name for entry in listed.parts} <= set(files)
+    content = listed if listed is not None and is_finished else _committed(folder, parts, state)
     done = set() if is_finished else {match[1] for match in parts}
     return StageFolder(
         name=name,
@@ -161,15 +162,3 @@ def _culprits(folder: Place, files: Sequence[str]) -> Iterator[Culprit]:
         if match and f"{match[1]}-{match[2]}.parquet" not in files:
             unit = Unit(name=match[1], key=match[2], task=None)
             yield from (Culprit(unit=unit.name, why=why) for why in read_culprits(folder, unit).values())
-
-
-def _is_whole(folder: Place, files: Sequence[str]) -> bool:
-    """Say whether every part that the manifest lists is there: one that is done again is missing for a while.
-
-    A manifest that cannot be read is left to `read_manifest`, which says so.
-    """
-    try:
-        listed = [part["file"] for part in json.loads(read_file(folder / MANIFEST))["parts"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return True
-    return set(listed) <= set(files)

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from carnac.core.places import Place, is_local
+from carnac.core.places import Place, is_local, read_bytes
 from carnac.engine.ledger import Quarantined, read_ledger
 from carnac.engine.manifest import Manifest
-from carnac.engine.storage import read_file
 from carnac.report.folders import StageFolder
 from carnac.report.layout import flat, percent, shell_word
 
@@ -161,7 +160,7 @@ def _recipe(content: Manifest, recipes: Iterable[Place]) -> Place | None:
 
 def _job_of(recipe: Place) -> str | None:
     try:
-        job = tomllib.loads(read_file(recipe).decode()).get("job")
+        job = tomllib.loads(read_bytes(recipe).decode()).get("job")
     except (OSError, ValueError):
         return None
     return job if isinstance(job, str) else None

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from carnac.core.errors import InputError
-from carnac.core.places import Place, is_local
+from carnac.core.places import Place, is_local, read_bytes
 from carnac.engine.manifest import Manifest
-from carnac.engine.storage import read_file
 from carnac.engine.tables import read_rows
 from carnac.report.folders import StageFolder, find_folders, names_below
 from carnac.report.lost import RECIPE, LostRecords, lost_records
@@ -161,7 +160,7 @@ def _model(folder: Place, names: Sequence[str]) -> dict[str, Any] | None:
 
 def _read_json(path: Place) -> dict[str, Any]:
     try:
-        content = json.loads(read_file(path))
+        content = json.loads(read_bytes(path))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: damaged ({error}). Delete it and run its recipe again.") from None
     if not isinstance(content, dict):
