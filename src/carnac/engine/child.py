@@ -233,8 +233,9 @@ def _run(stage: Stage, unit: Unit, folder: Place, watch: Watch, tell: Connection
         os._exit(OUT_OF_MEMORY_EXIT)
     except Exception as error:  # noqa: BLE001 -- the edge of a unit: what it raises outside a record fails the unit
         said = Said(failure=what_raised(error))
-    tell.send(said)
-    tell.close()
+    with contextlib.suppress(OSError):  # the run was stopped: nobody listens, and what is committed is
+        tell.send(said)
+        tell.close()
     sys.stdout.flush()
     sys.stderr.flush()
     # No teardown: libraries' threads and destructors have crashed processes that had done their work.
