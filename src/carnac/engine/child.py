@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -192,7 +192,8 @@ def _start(
         # A daemon: should this process end before it has closed the child, it does not wait for the child's end.
         process = context.Process(target=_run, args=(stage, unit, folder, watch, tell), daemon=True)
         try:
-            process.start()
+            with _undisturbed():
+                process.start()
         except (EOFError, ConnectionError):
             time.sleep(START_PAUSE_SECONDS)
             continue
@@ -201,6 +202,16 @@ def _start(
         f"{stage.name}, unit {unit.name}: the process that starts workers died {MAX_STARTS} times at its start. "
         "What it printed stands above; is a library that this stage imports broken?"
     )
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Have signals wait: one in the middle of a start leaves a child half told what to do, and its traceback."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _see_off(process: psutil.Process) -> None:
