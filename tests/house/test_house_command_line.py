@@ -13,7 +13,7 @@ from carnac.cli import cli
 COMMANDS = {
     "check": {"recipes", "--set"},
     "run": {"recipes", "--set", "--limit", "--workers", "--dry-run", "--record"},
-    "show": {"folder", "--brief", "--html"},
+    "show": {"folder", "--brief", "--html", "--id"},
     "chat": {"model", "prompt", "--image", "--max-tokens", "--temperature", "--seed"},
 }
 

@@ -148,7 +148,7 @@ def test_a_run_anew_is_told_beside_what_finished_before(tmp_path: Path) -> None:
     finally:
         _kill(process)
     assert ", 1 of 2 units done. The figures shown are those of the run that finished here before." in text
-    assert text.splitlines()[1].split()[:5] == ["documents", ".", "running", "3", "0.00"]
+    assert text.splitlines()[1].split()[:5] == ["documents", ".", "running", "3", "0.01"]
 
 
 def test_a_run_that_was_killed_before_its_first_manifest_is_found_in_a_whole_run(tmp_path: Path) -> None:

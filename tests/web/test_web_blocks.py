@@ -142,7 +142,7 @@ def test_captions_stay_with_the_innermost_figure() -> None:
 def test_what_is_not_content_is_skipped(html: str) -> None:
     assert blocks(html + "<p>yes") == [("paragraph", "yes")]
     with pytest.raises(RecordError) as caught:
-        blocks(html)
+        document(html)
     assert caught.value.reason == "no_content"
 
 

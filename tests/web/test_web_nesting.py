@@ -57,7 +57,7 @@ def test_refused(html: str) -> None:
     ids=lambda html: html[:24],
 )
 def test_accepted(html: str) -> None:
-    check_nesting(html)
+    check_nesting(html.encode())
 
 
 def test_deepest_accepted_page_is_walked() -> None:

@@ -102,8 +102,8 @@ def test_base_element_moves_links() -> None:
     ("html", "names"),
     [
         (f"<img src='{DATA}'><noscript><img src=a></noscript>", ["a"]),
-        ("<img src=s data-src=a><noscript><img src=a></noscript>", ["s"]),
-        ("<img data-src=a>\n<noscript><img src=b></noscript>", ["a"]),
+        ("<img src=s data-src=a><noscript><img src=a></noscript>", ["a"]),
+        ("<img data-src=a>\n<noscript><img src=b></noscript>", ["b"]),
         ("x<noscript><img src=a></noscript> <img data-src=a>", ["a"]),
         ("<img src=a><p>text</p><noscript><img src=b></noscript>", ["a", "b"]),
         ("<div><img src=a></div><div><noscript><img src=b></noscript></div>", ["a", "b"]),

@@ -5,10 +5,14 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+from selectolax.lexbor import LexborHTMLParser
+
 from carnac.archive.records import Response, read_responses
 from carnac.core.document import Document
 from carnac.web.extract import extract_document, is_page
+from carnac.web.outline import build_blocks
 from carnac.web.settings import ExtractSettings
+from carnac.web.walk import Walk
 
 DATA = Path(__file__).parents[2] / "recipes/tiny/data"
 URL = "http://a.example/docs/page.html"
@@ -38,12 +42,11 @@ def document(html: bytes | str, *, charset: str | None = None, url: str = URL) -
 
 
 def blocks(html: str) -> list[tuple[str, str]]:
-    """Each block as (kind, text or URL)."""
-    read = document(html)
-    return [
-        (kind, text if text is not None else image or "")
-        for kind, text, image in zip(read.kinds, read.texts, read.images, strict=True)
-    ]
+    """Each block of all that a page holds, whether it is an article or not, as (kind, text or URL)."""
+    body = LexborHTMLParser(html.encode()).body
+    assert body is not None
+    outline = Walk(body, URL, frozenset(), strict=False).outline()
+    return [(block.kind, block.text or block.url or "") for block in build_blocks(outline, outline.elements[:1])]
 
 
 @cache

@@ -14,6 +14,8 @@ from typing import Protocol
 
 from fastwarc.stream_io import BrotliReader
 
+from carnac.archive.frames import DamagedFrameError
+from carnac.archive.zstd_frames import ZSTD_MAGIC, ZstdFrame
 from carnac.core.errors import RecordError
 
 _CHUNK_HEADER = re.compile(rb"(?:\r?\n)?([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
@@ -39,6 +41,8 @@ def decode_body(raw: bytes, *, transfer: str, encodings: Sequence[str], max_byte
             raw = _undeflate(raw, max_bytes)
         elif encoding == "br":
             raw = _unbrotli(raw, max_bytes)
+        elif encoding == "zstd":
+            raw = _unzstd(raw, max_bytes) if raw.startswith(ZSTD_MAGIC) else raw
         elif encoding not in ("", "identity", "none") and not _MARKUP.match(raw):
             raise RecordError("undecodable_payload", f"content encoding {encoding[:40]!r} is not known")
     return raw
@@ -98,3 +102,16 @@ def _unbrotli(raw: bytes, max_bytes: int) -> bytes:
         if _MARKUP.match(raw):  # brotli has no magic number: markup that is no brotli was stored decoded
             return raw
         raise RecordError("undecodable_payload", f"br: {error}") from None
+
+
+def _unzstd(raw: bytes, max_bytes: int) -> bytes:
+    pieces: list[bytes] = []
+    start = 0
+    try:
+        while start < len(raw):
+            frame = ZstdFrame(BytesIO(raw), start)
+            pieces.append(read_at_most(frame, max_bytes - sum(map(len, pieces))))
+            start = frame.stop
+    except DamagedFrameError as error:
+        raise RecordError("undecodable_payload", f"zstd: {error}") from None
+    return b"".join(pieces)

@@ -1,6 +1,7 @@
-"""WARC files -> frames: the spans of a file that are meant to hold records, found again after damage.
+"""Frames: the spans of a WARC file that are meant to hold records.
 
-A frame is one gzip member of a `.warc.gz`, or one record of a plain `.warc`. Reading frame by frame gives what a
+A frame is one gzip member of a `.warc.gz`, one zstd frame of a `.warc.zst` (`zstd_frames`), or one record of a plain
+`.warc`; `search` tells which, and finds the next one after damage. Reading frame by frame gives what a
 reader of the whole stream cannot: where each record begins as stored, whether its checksum holds, and a place to go
 on after a damaged one. Memory is bounded by buffers, never by what is inside.
 """
@@ -14,10 +15,9 @@ from typing import IO
 
 GZIP_MAGIC = b"\x1f\x8b\x08"
 WARC_MAGIC = b"WARC/"
-_BUFFER_BYTES = 1 << 16
-_SEARCH_BYTES = 1 << 20
+BUFFER_BYTES = 1 << 16
 _MAX_HEAD_BYTES = 1 << 16
-_PLAIN_START = b"\r\n\r\nWARC/1."
+_LOOK_AHEAD_BYTES = 11  # the two line ends after a record and how the next one begins
 _CONTENT_LENGTH = re.compile(rb"^content-length[ \t]*:[ \t]*(\d{1,18})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 
@@ -42,12 +42,12 @@ class GzipFrame:
 
     def read(self, size: int = -1) -> bytes:
         """Return up to `size` bytes, at most one buffer; b"" at the end."""
-        wanted = _BUFFER_BYTES if size < 0 else min(size, _BUFFER_BYTES)
+        wanted = BUFFER_BYTES if size < 0 else min(size, BUFFER_BYTES)
         while not self._decoder.eof and not self._ended:
             source = self._decoder.unconsumed_tail
             if not source:
                 self._stream.seek(self._fed)
-                source = self._stream.read(_BUFFER_BYTES)
+                source = self._stream.read(BUFFER_BYTES)
                 self._fed += len(source)
                 self._ended = not source
             try:
@@ -88,7 +88,7 @@ class PlainFrame:
         """Return up to `size` bytes; b"" at the end."""
         left = self.stop - self._place
         self._stream.seek(self._place)
-        data = self._stream.read(min(left, _BUFFER_BYTES if size < 0 else size))
+        data = self._stream.read(min(left, BUFFER_BYTES if size < 0 else size))
         self._place += len(data)
         return data
 
@@ -98,17 +98,6 @@ class PlainFrame:
 
     def finish(self) -> None:
         """Do nothing: where the record ends was checked when the frame was made."""
-
-
-def open_frame(stream: IO[bytes], start: int) -> GzipFrame | PlainFrame:
-    """Return the frame at `start`; raise DamagedFrameError if no record begins there."""
-    stream.seek(start)
-    magic = stream.read(len(WARC_MAGIC))
-    if magic.startswith(GZIP_MAGIC):
-        return GzipFrame(stream, start)
-    if magic == WARC_MAGIC:
-        return PlainFrame(stream, start)
-    raise DamagedFrameError("neither a gzip member nor a WARC record begins here")
 
 
 def _plain_stop(stream: IO[bytes], start: int) -> int:
@@ -124,37 +113,8 @@ def _plain_stop(stream: IO[bytes], start: int) -> int:
     if stop > stream.seek(0, SEEK_END):
         raise DamagedFrameError("the file ends inside a record", is_cut=True)
     stream.seek(stop)
-    after = stream.read(len(_PLAIN_START))
+    after = stream.read(_LOOK_AHEAD_BYTES)
     blank = len(after) - len(after.lstrip(b"\r\n"))
     if after[blank:] and not after[blank:].startswith(WARC_MAGIC) and not after.startswith(b"\r\n\r\n"):
         raise DamagedFrameError("Content-Length does not lead to the end of the record")
     return stop + blank
-
-
-def find_frame(stream: IO[bytes], start: int, *, compressed: bool) -> int | None:
-    """Return the offset of the first sound beginning of a record at or after `start`, or None."""
-    magic, lead = (GZIP_MAGIC, 0) if compressed else (_PLAIN_START, len(_PLAIN_START) - len(b"WARC/1."))
-    place = max(0, start - lead)
-    while True:
-        stream.seek(place)
-        window = stream.read(_SEARCH_BYTES)
-        found = window.find(magic)
-        while found >= 0:
-            if holds_record(stream, place + found + lead):
-                return place + found + lead
-            found = window.find(magic, found + 1)
-        if len(window) < _SEARCH_BYTES:
-            return None
-        place += len(window) - len(magic) + 1
-
-
-def holds_record(stream: IO[bytes], start: int) -> bool:
-    """Say whether the bytes at `start` are those of a record, inflated if need be."""
-    stream.seek(start)
-    head = stream.read(1024)
-    if not head.startswith(GZIP_MAGIC):
-        return head.startswith(WARC_MAGIC)
-    try:
-        return zlib.decompressobj(31).decompress(head, len(WARC_MAGIC)) == WARC_MAGIC
-    except zlib.error:
-        return False

@@ -1,4 +1,4 @@
-"""A WARC file, gzip or plain -> its HTTP responses in file order, and what was damaged.
+"""A WARC file, gzip, zstd or plain -> its HTTP responses in file order, and what was damaged.
 
 Bytes on disk are trusted for nothing: a damaged record costs itself, reading goes on at the next one.
 """
@@ -6,29 +6,30 @@ Bytes on disk are trusted for nothing: a damaged record costs itself, reading go
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
-from io import SEEK_END
-from typing import IO
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
 from carnac.archive.bodies import decode_body, read_at_most
-from carnac.archive.frames import GZIP_MAGIC, WARC_MAGIC, DamagedFrameError, find_frame, holds_record, open_frame
+from carnac.archive.frames import DamagedFrameError
+from carnac.archive.search import Frames
 from carnac.core.errors import InputError, RecordError
 from carnac.core.places import Place, open_binary
 from carnac.core.stores import store_errors
 
+HEADERS_OF_USE = frozenset(("x-robots-tag", "tdm-reservation", "tdm-policy", "content-usage"))
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s;\"',]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """An HTTP response. `offset` is that of its gzip member as stored; `payload` has its encodings undone.
+    """An HTTP response. `offset` is that of its frame as stored; `payload` has its encodings undone.
 
-    `number` counts the records of one member from 0: some tools write a whole archive as one.
+    `number` counts the records of one frame from 0: some tools write a whole archive as one.
 
     `media_type` is lower case without parameters, "" if there is none; `charset` is the one of the HTTP header.
+    `headers`, in lower case, are those that speak of the use of the content; a repeated one has a line for each.
     """
 
     url: str
@@ -39,10 +40,11 @@ class Response:
     charset: str | None
     payload: bytes
     number: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def place(self) -> str:
-        """Where the record lies in its file, unlike any other: `91872`, or `91872#3` further on in one member."""
+        """Where the record lies in its file, unlike any other: `91872`, or `91872#3` further on in one frame."""
         return _place(self.offset, self.number)
 
 
@@ -74,7 +76,7 @@ def read_responses(path: Place, *, max_payload_bytes: int) -> Iterator[Response 
     """
     try:
         with open_binary(path) as stream, store_errors(path):
-            yield from _read_frames(stream, max_payload_bytes)
+            yield from read_frames(Frames(stream), max_payload_bytes)
     except OSError as error:
         message = (
             f"{path}: cannot be read ({error.strerror or error}); wanted a WARC file. Check the path and its rights."
@@ -82,29 +84,20 @@ def read_responses(path: Place, *, max_payload_bytes: int) -> Iterator[Response 
         raise InputError(message) from error
 
 
-def _read_frames(stream: IO[bytes], max_payload_bytes: int) -> Iterator[Response | Damage]:
-    size = stream.seek(0, SEEK_END)
-    if not size:
+def read_frames(frames: Frames, max_payload_bytes: int) -> Iterator[Response | Damage]:
+    """Yield what `read_responses` yields, of an open file. Raises OSError."""
+    if not frames.size:
         yield Damage(offset=0, url=None, reason="empty_archive", detail="the file has no bytes")
         return
-    compressed = _is_compressed(stream)
     start, has_records = 0, False
-    while start < size:
-        problem, stop = yield from _read_frame(stream, start, max_payload_bytes)
+    while start < frames.size:
+        problem, stop = yield from _read_frame(frames, start, max_payload_bytes)
         if problem is not None:
-            resumed = find_frame(stream, start + 1, compressed=compressed)
-            has_records = has_records or resumed is not None or holds_record(stream, start)
+            resumed = frames.find(start + 1)
+            has_records = has_records or resumed is not None or frames.holds_record(start)
             yield _explain(problem, start, resumed, has_records=has_records)
-            stop = size if resumed is None else resumed
+            stop = frames.size if resumed is None else resumed
         has_records, start = True, stop
-
-
-def _is_compressed(stream: IO[bytes]) -> bool:
-    stream.seek(0)
-    magic = stream.read(len(WARC_MAGIC))
-    if magic == WARC_MAGIC or magic.startswith(GZIP_MAGIC):
-        return magic != WARC_MAGIC
-    return find_frame(stream, 0, compressed=True) is not None
 
 
 def _explain(problem: _Problem, start: int, resumed: int | None, *, has_records: bool) -> Damage:
@@ -126,7 +119,7 @@ class _Problem:
 
 
 def _read_frame(
-    stream: IO[bytes], start: int, max_payload_bytes: int
+    frames: Frames, start: int, max_payload_bytes: int
 ) -> Generator[Response | Damage, None, tuple[_Problem | None, int]]:
     """Yield what the frame at `start` holds; return what is wrong with it, and where it stops.
 
@@ -135,7 +128,7 @@ def _read_frame(
     held: Response | Damage | None = None
     url: str | None = None
     try:
-        frame = open_frame(stream, start)
+        frame = frames.open(start)
         records = ArchiveIterator(
             frame,  # type: ignore[arg-type]  # it never seeks in a stream nor closes it
             record_types=WarcRecordType.response,
@@ -200,4 +193,14 @@ def _read_response(record: WarcRecord, start: int, max_payload_bytes: int) -> Re
         media_type=content_type.partition(";")[0].strip().lower(),
         charset=charset[1].lower() if charset else None,
         payload=payload,
+        headers=_headers_of_use(headers),
     )
+
+
+def _headers_of_use(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in headers:
+        if (key := name.lower()) in HEADERS_OF_USE:
+            # Not by ", ": what stands before a colon in one line must not hold for the next.
+            found[key] = f"{found[key]}\n{value}" if key in found else value
+    return found

@@ -32,6 +32,12 @@ class Document:
 
     `id` is `document_id(url, payload)`; it is not unique until duplicates are dropped. `warc_offset` is the byte offset
     of the page's record in `warc_file` as stored (compressed). `fetched_at` is the record's WARC-Date (ISO 8601).
+
+    What the page says of itself, None where it is silent: `title` is the article's, without the site's name;
+    `canonical_url` is absolute; `published_at` is ISO 8601, as exact as given; several names in `author` are joined by
+    "; "; `licence` is the Creative Commons licence of the whole page (`CC-BY-SA-4.0`), `licence_url` what it points to;
+    `reservations` are the uses that page and server object to (`noai`, `tdm-reservation`), sorted.
+
     `texts`, `images`, `kinds`, `image_nodes` have one entry per block; `images` holds absolute URLs.
     """
 
@@ -41,6 +47,13 @@ class Document:
     warc_offset: int
     fetched_at: str | None
     title: str | None
+    canonical_url: str | None = None
+    published_at: str | None = None
+    author: str | None = None
+    site: str | None = None
+    licence: str | None = None
+    licence_url: str | None = None
+    reservations: tuple[str, ...] = ()
     language: str | None
     language_score: float | None
     texts: tuple[str | None, ...]

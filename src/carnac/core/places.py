@@ -1,5 +1,7 @@
 """Where files lie: on a disk (`Path`), or in a store that fsspec opens, such as S3 (`UPath`). Both read alike.
 
+What is only read may also lie behind HTTP(S) (`source_of`, `core/http_files.py`): a UPath too.
+
 A store has no folders, no rename and no append: one PUT makes an object whole. What differs between the two when
 something is written is in `engine/storage.py`; what a store's library raises becomes an OSError in `core/stores.py`.
 """
@@ -18,6 +20,7 @@ from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypeIs
 from upath import UPath
 
+from carnac.core.http_files import HTTP, http_place, is_http, open_http, read_range
 from carnac.core.stores import EXTRAS, LIBRARIES, PROTOCOLS, options_of, store_errors, store_of
 
 Place = Path | UPath
@@ -54,6 +57,13 @@ def place_of(text: str | Place) -> Place:
     except ImportError as error:
         raise ValueError(f"{text}: {error}; try: pip install {EXTRAS[protocol]}") from None
     return place
+
+
+def source_of(text: str | Place) -> Place:
+    """Return the place of something that is only read: as `place_of`, also `http(s)://host/file`. Raises ValueError."""
+    if isinstance(text, str) and text.partition("://")[0].lower() in HTTP:
+        return http_place(text)
+    return place_of(text)
 
 
 def _of_file(text: str, rest: str) -> Path:
@@ -94,6 +104,8 @@ def open_binary(place: Place, *, exact: bool = False) -> IO[bytes]:
     """
     if is_local(place):
         return place.open("rb")
+    if is_http(place):
+        return open_http(place, BLOCK_BYTES, exact=exact)
     # The library's choice, 50 MB from wherever one reads, is fetched again for each small step back.
     options: dict[str, Any] = {"cache_type": "none"}
     if not exact:
@@ -107,6 +119,8 @@ def read_bytes(place: Place, start: int | None = None, stop: int | None = None) 
 
     Raises OSError (FileNotFoundError where there is none).
     """
+    if is_http(place):
+        return read_range(place, start, stop)
     if not is_local(place):
         with store_errors(place):
             return store_of(place).cat_file(place.path, start=start, end=stop)  # type: ignore[no-any-return]

@@ -31,6 +31,13 @@ DOCUMENTS = pa.schema(
         ("warc_offset", pa.int64()),
         ("fetched_at", pa.string()),
         ("title", pa.string()),
+        ("canonical_url", pa.string()),
+        ("published_at", pa.string()),
+        ("author", pa.string()),
+        ("site", pa.string()),
+        ("licence", pa.string()),
+        ("licence_url", pa.string()),
+        ("reservations", pa.list_(pa.string())),
         ("language", pa.string()),
         ("language_score", pa.float32()),
         ("texts", pa.list_(pa.string())),
@@ -94,21 +101,15 @@ SAMPLES = pa.schema(
     ]
 )
 
+_LISTS = ("reservations", "texts", "images", "kinds")
+_PLAIN = tuple(name for name in DOCUMENTS.names if name not in (*_LISTS, "image_nodes"))
+
 
 def document_to_row(document: Document) -> dict[str, Any]:
     """Return `document` as a row of `DOCUMENTS`."""
     return {
-        "id": document.id,
-        "url": document.url,
-        "warc_file": document.warc_file,
-        "warc_offset": document.warc_offset,
-        "fetched_at": document.fetched_at,
-        "title": document.title,
-        "language": document.language,
-        "language_score": document.language_score,
-        "texts": list(document.texts),
-        "images": list(document.images),
-        "kinds": list(document.kinds),
+        **{name: getattr(document, name) for name in _PLAIN},
+        **{name: list(getattr(document, name)) for name in _LISTS},
         "image_nodes": [
             None if node is None else {name: getattr(node, name) for name in ImageNode.__slots__}
             for node in document.image_nodes
@@ -117,11 +118,8 @@ def document_to_row(document: Document) -> dict[str, Any]:
 
 
 def document_from_row(row: Mapping[str, Any]) -> Document:
-    """Return the document of a row of `DOCUMENTS`."""
-    return Document(
-        **{name: row[name] for name in DOCUMENTS.names if name not in ("texts", "images", "kinds", "image_nodes")},
-        texts=tuple(row["texts"]),
-        images=tuple(row["images"]),
-        kinds=tuple(row["kinds"]),
-        image_nodes=tuple(None if node is None else ImageNode(**node) for node in row["image_nodes"]),
-    )
+    """Return the document of a row of `DOCUMENTS`; columns that are younger than its part have their defaults."""
+    values: dict[str, Any] = {name: row[name] for name in _PLAIN if name in row}
+    values |= {name: tuple(row[name]) for name in _LISTS if name in row}
+    nodes = tuple(None if node is None else ImageNode(**node) for node in row["image_nodes"])
+    return Document(**values, image_nodes=nodes)

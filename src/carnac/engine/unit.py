@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from carnac.core.errors import InputError
+from carnac.core.http_files import is_http, look
 from carnac.core.places import Place, is_local
 from carnac.core.stores import store_errors, store_of
 
@@ -85,10 +86,23 @@ def digest_of(value: Any) -> str:
 
 def outside_digests(paths: Sequence[Place]) -> list[str]:
     """Return the `outside_digest` of every file. In a store one listing tells of all files of a folder."""
-    listed: dict[str, Mapping[str, Any]] = {}
-    for folder in {str(path.parent): path.parent for path in paths if not is_local(path)}.values():
+    stored = [path for path in paths if not is_local(path) and not is_http(path)]
+    listed = _looked_at([path for path in paths if is_http(path)])
+    for folder in {str(path.parent): path.parent for path in stored}.values():
         listed |= _listed(folder)
     return [outside_digest(path, listed) for path in paths]
+
+
+def _looked_at(paths: Sequence[Place]) -> dict[str, Mapping[str, Any]]:
+    """Return what servers say of files, by path: a web server lists nothing, each is asked after."""
+    try:
+        return look([path for path in paths if not is_local(path)])
+    except OSError as error:
+        raise _unseen(error.filename, error) from None
+
+
+def _unseen(path: object, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be read ({error.strerror}). Wanted an input file; check the path.")
 
 
 def _listed(folder: Place) -> Mapping[str, Mapping[str, Any]]:
@@ -111,10 +125,12 @@ def outside_digest(path: Place, listed: Mapping[str, Mapping[str, Any]] = Mappin
         if is_local(path):
             status = path.stat()
             return digest_of({"name": path.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns})
-        with store_errors(path):
-            facts = listed.get(path.path) or store_of(path).info(path.path)
+        facts = listed.get(path.path)
+        if facts is None:
+            with store_errors(path):
+                facts = look([path])[path.path] if is_http(path) else store_of(path).info(path.path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}). Wanted an input file; check the path.") from None
+        raise _unseen(path, error) from None
     version = {name: str(facts[name]) for name in ("ETag", "etag") if facts.get(name)}
     changed = {name: str(facts[name]) for name in ("LastModified", "mtime", "updated") if facts.get(name)}
     return digest_of({"name": path.name, "bytes": facts["size"], **(version or changed)})

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from carnac.archive.records import Damage, read_responses
+from carnac.archive.pairs import read_pair_images
+from carnac.archive.records import Damage, Response, read_responses
 from carnac.core.errors import RecordError
-from carnac.core.places import Folder, Place, place_of
+from carnac.core.places import Folder, Place, source_of
 from carnac.core.schema import IMAGES
 from carnac.engine.aligned import read_aligned
 from carnac.engine.manifest import Manifest, read_manifest
@@ -49,12 +50,14 @@ RECIPE = ImagesRecipe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagesTask:
-    """What a worker needs for one archive, or (`warc` is None) for the URLs that no part of `found` settles.
+    """What a worker needs for one archive, or (`archive` is None) for the URLs that no part of `found` settles.
 
+    An archive is a WARC file or, with `is_pairs`, a tar of image-text pairs.
     The manifests are those that the key was made from: what lies in their folders may change meanwhile.
     """
 
-    warc: Place | None
+    archive: Place | None
+    is_pairs: bool
     documents: Manifest
     masks: Manifest | None
     found: tuple[Place, ...]
@@ -68,14 +71,21 @@ def run(recipe: ImagesRecipe, runner: Runner) -> None:
     wanted = [documents.digest, *([] if masks is None else [masks.rows_digest])]
     settings: dict[str, Any] = {"inspect": recipe.inspect.model_dump(mode="json"), "limit": recipe.limit}
 
-    def unit(name: str, warc: Place | None, found: tuple[Place, ...], extra: dict[str, Any], inputs: list[str]) -> Unit:
-        task = ImagesTask(warc=warc, documents=documents, masks=masks, found=found, recipe=recipe)
+    is_pairs = "pairs" in documents.inputs
+
+    def unit(
+        name: str, archive: Place | None, found: tuple[Place, ...], extra: dict[str, Any], inputs: list[str]
+    ) -> Unit:
+        task = ImagesTask(
+            archive=archive, is_pairs=is_pairs, documents=documents, masks=masks, found=found, recipe=recipe
+        )
         return STAGE.unit(name, task, settings={**settings, **extra}, inputs=[*wanted, *inputs])
 
     archives = []
-    warcs = [place_of(name) for name in documents.inputs["warcs"]]
-    for name, warc, digest in zip(unit_names(warcs), warcs, outside_digests(warcs), strict=True):
-        archives.append(unit(name, warc, (), {}, [digest]))
+    # Of other sources (a crawl by name, pointers, pages, the OBELICS format) no file holds images.
+    files = [source_of(name) for name in documents.inputs.get("pairs" if is_pairs else "warcs", [])]
+    for name, file, digest in zip(unit_names(files), files, outside_digests(files), strict=True):
+        archives.append(unit(name, file, (), {}, [digest]))
     entries = runner.do(STAGE, archives, recipe.output)
     http = {"http": recipe.http.model_dump(mode="json", exclude={"num_connections"})} if recipe.fetch else {}
     rest = unit("~rest", None, tuple(entry.path for entry in entries), http, [entry.digest for entry in entries])
@@ -92,8 +102,11 @@ def take_images(unit: Unit, part: Part) -> None:
     urls = wanted_urls(task)
     with PackWriter(part.beside(task.recipe.output / "packs", ".tar")) as pack:
         keep = _Keeper(part, pack, f"{unit.stem}.tar", task.recipe.inspect)
-        if task.warc is not None:
-            _take_from_archive(task.warc, urls, keep, part)
+        if task.archive is not None:
+            records = (read_pair_images if task.is_pairs else read_responses)(
+                task.archive, max_payload_bytes=keep.settings.max_image_bytes
+            )
+            _take_from_archive(task, records, urls, keep, part)
             return
         for found in task.found:
             for row in read_rows(found, ["url"]):
@@ -167,15 +180,19 @@ def _inspect(payload: bytes, settings: ImageSettings) -> ImageFacts | str:
         return error.reason
 
 
-def _take_from_archive(warc: Place, urls: dict[str, None], keep: _Keeper, part: Part) -> None:
+def _take_from_archive(
+    task: ImagesTask, records: Iterable[Response | Damage], urls: dict[str, None], keep: _Keeper, part: Part
+) -> None:
     """Take each wanted URL from its first sound record; one that has none keeps the reason of its first bad one."""
+    archive, source = task.archive, "pairs" if task.is_pairs else "warc"
+    assert archive is not None
     kept: set[str] = set()
     failed: dict[str, str] = {}
-    for record in read_responses(warc, max_payload_bytes=keep.settings.max_image_bytes):
+    for record in records:
         url = record.url
         if url is None or url not in urls:
             continue
-        name = f"{warc.name}@{record.place}"
+        name = f"{archive.name}@{record.place}"
         if url in kept:
             part.quarantine(name, "second_record_of_url", url, is_loss=False)
         elif isinstance(record, Damage):
@@ -183,13 +200,13 @@ def _take_from_archive(warc: Place, urls: dict[str, None], keep: _Keeper, part: 
         elif not 200 <= record.status < 300:
             # A page requisite that failed in the crawl may still be had over HTTP: it stays wanted.
             part.count("archived_failures")
-        elif (reason := keep.take(name, url, "warc", record.payload)) is None:
+        elif (reason := keep.take(name, url, source, record.payload)) is None:
             kept.add(url)
         else:
             failed.setdefault(url, reason)
     for url, reason in failed.items():
         if url not in kept:
-            keep.drop(url, "warc", reason)
+            keep.drop(url, source, reason)
 
 
 STAGE = Stage(name="images", version=1, schema=IMAGES, work=take_images)

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from carnac import __version__
-from carnac.core.errors import InputError
 from carnac.core.places import Place
-from carnac.engine.storage import write_file
 from carnac.engine.tables import read_rows
 from carnac.report.pictures import curve, thumbnail
 from carnac.report.reading import readable_documents
 from carnac.report.slowest import slowest
 from carnac.report.story import Story, read_story
-from carnac.serve.terminal import printable
+from carnac.report.template import render_template, write_html
 
 NUM_STRIPS = 24
 NUM_THUMBNAILS = 48
@@ -28,22 +23,13 @@ NUM_DOCUMENTS = 3
 
 def write_page(folder: Place, out: Path) -> None:
     """Write the page of `folder` whole or not at all."""
-    if not out.parent.is_dir():
-        raise InputError(f"{out}: its folder does not exist. Create {out.parent} or choose another file.")
-    write_file(out, render(read_story(folder)).encode())
+    write_html(render(read_story(folder)), out)
 
 
 def render(story: Story) -> str:
     """Return the page as HTML. Everything that came from the web is escaped."""
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        finalize=lambda value: printable(value) if isinstance(value, str) else value,
-    )
-    environment.filters["number"] = lambda value: f"{value:,}"
-    template = environment.from_string(resources.files("carnac.report").joinpath("page.html.j2").read_text("utf-8"))
-    return template.render(
+    return render_template(
+        "page.html.j2",
         version=__version__,
         folder=str(story.folder),
         tiles=_tiles(story),

@@ -78,7 +78,7 @@ ORDER = ("documents", "signals", "repeat_keys", "repeats", "masks", "images", "s
 
 def read_story(folder: Place) -> Story:
     """Read what `folder` holds. Raises InputError when there is nothing of carnac's in it."""
-    names = _names(folder)
+    names = names_in(folder)
     funnel = _first_json(folder, names, "funnel.json", ("steps",)) or {"steps": ()}
     passes = [step["name"] for step in funnel["steps"]]
     folders = sorted(find_folders(folder, names), key=lambda found: _place(found, passes))
@@ -100,7 +100,8 @@ def read_story(folder: Place) -> Story:
     return story
 
 
-def _names(folder: Place) -> list[str]:
+def names_in(folder: Place) -> list[str]:
+    """Return the files in a run's folder, as `names_below`. Raises InputError where there is no such folder."""
     wanted = "Wanted a folder that a run wrote, such as out/tiny."
     if is_local(folder) and not folder.is_dir():
         raise InputError(f"{folder}: {'a file' if folder.is_file() else 'no such folder'}. {wanted}")

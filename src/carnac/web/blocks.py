@@ -20,26 +20,35 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from carnac.core.document import Kind
 from carnac.web.sources import Attributes
 from carnac.web.tags import STRUCTURE
 
 LINE_BREAK = "\0"  # never in parsed HTML; marks `<br>` in collected text
+_MAX_INDENT = 10  # levels: what lies deeper is no list that anyone reads
 _LAYOUT_CELL_CHARACTERS = 500
-_PARAGRAPH_BREAK = re.compile(r"\0[ \t\n\r\f]*\0[\0 \t\n\r\f]*")
+PARAGRAPH_BREAK = re.compile(r"\0[ \t\n\r\f]*\0[\0 \t\n\r\f]*")
+
+
+_NO_ATTRIBUTES: Attributes = MappingProxyType({})
 
 
 @dataclass(slots=True, kw_only=True)
 class Block:
-    """A text, or a picture: its URL, its element's attributes, and the attribute that held the URL."""
+    """A text, or a picture: its URL, its element's attributes, and the attribute that held the URL.
+
+    `flaw` says why a picture is none of the article's, see `image_flaw`.
+    """
 
     kind: Kind
     text: str | None = None
     url: str | None = None
-    attributes: Attributes = field(default_factory=dict)
+    attributes: Attributes = field(default_factory=lambda: _NO_ATTRIBUTES)
     source_attribute: str = ""
     caption: str | None = None
+    flaw: str | None = None
 
 
 @dataclass(slots=True)
@@ -82,7 +91,6 @@ class BlockBuilder:
 
     def __init__(self) -> None:
         self.blocks: list[Block] = []
-        self._run: list[str] = []  # inline text since the last boundary
         self._open: list[_Open] = []
         self._figures: list[_Figure] = []
         self._caption: list[str] | None = None
@@ -90,33 +98,37 @@ class BlockBuilder:
         self._code_depth = 0
         self._heading_depth = 0
         self._waiting: list[Block] = []  # pictures met inside code
-        self._enter = self._table_of("enter")
-        self._leave = self._table_of("leave")
-
-    def _table_of(self, event: str) -> dict[str, Callable[[str], None]]:
-        return {tag: getattr(self, f"_{event}_{role}", self._end_run) for tag, role in STRUCTURE.items()}
 
     def enter(self, tag: str) -> None:
         """Begin an element of `STRUCTURE`."""
         if self._code is not None and tag != "pre":
             self._end_code_line()
         else:
-            self._enter[tag](tag)
+            _ENTER[tag](self, tag)
 
     def leave(self, tag: str) -> None:
         """End an element of `STRUCTURE`."""
         if self._code is not None and tag != "pre":
             self._end_code_line()
         else:
-            self._leave[tag](tag)
+            _LEAVE[tag](self, tag)
 
-    def text(self, text: str) -> None:
-        """Add inline text, as in the page."""
-        (self._run if self._code is None else self._code).append(text)
+    def text(self, run: str) -> None:
+        """Add the inline text between two boundaries of blocks: its white space collapsed, but in code as in the page.
 
-    def line_break(self) -> None:
-        """Add a `<br>`."""
-        self.text(LINE_BREAK if self._code is None else "\n")
+        `LINE_BREAK` in it is a `<br>`.
+        """
+        if self._code is not None:
+            self._code.append(run)
+            return
+        if "\n" in run:  # from a listing of which only what is in it was taken
+            run = " ".join(run.split())
+        if self._caption is not None:
+            self._caption += _lines_of(run)
+        elif self._heading_depth:
+            self._add_text("heading", " ".join(_lines_of(run)))
+        else:
+            self._add_run(run)
 
     def picture(self, block: Block) -> None:
         """Add a picture."""
@@ -125,12 +137,15 @@ class BlockBuilder:
         if self._code is not None:
             self._waiting.append(block)
         else:
-            self._end_run()
             self._place(block)
 
+    @property
+    def is_in_code(self) -> bool:
+        """Whether a listing is open."""
+        return self._code is not None
+
     def finish(self) -> list[Block]:
-        """Return the blocks; an element that was never left ends here."""
-        self._end_run()
+        """Return the blocks."""
         return self.blocks
 
     # Where text goes.
@@ -138,18 +153,8 @@ class BlockBuilder:
     def _top(self) -> _Lines | _Table | None:
         return self._open[-1].target if self._open else None
 
-    def _end_run(self, _tag: str = "") -> None:
-        """End the inline text at the boundary of a block."""
-        if not self._run:
-            return
-        raw = "".join(self._run)
-        self._run.clear()
-        if self._caption is not None:
-            self._caption += _lines_of(raw)
-        elif self._heading_depth:
-            self._add_text("heading", " ".join(_lines_of(raw)))
-        else:
-            self._add_run(raw)
+    def _pass(self, _tag: str) -> None:
+        """Do nothing: the boundary of a block has ended the text before it."""
 
     def _add_run(self, raw: str) -> None:
         target = self._top()
@@ -158,15 +163,17 @@ class BlockBuilder:
         elif isinstance(target, _Lines):
             self._add_lines(target, _lines_of(raw))
         elif LINE_BREAK in raw:
-            for paragraph in _PARAGRAPH_BREAK.split(raw):
+            for paragraph in PARAGRAPH_BREAK.split(raw):
                 self._add_text("paragraph", "\n".join(_lines_of(paragraph)))
         else:
-            self._add_text("paragraph", " ".join(raw.split()))
+            self._add_text("paragraph", raw)
 
     def _add_lines(self, target: _Lines, lines: list[str]) -> None:
         depth = self._open[-1].depth
         for line in lines:
-            target.lines.append("  " * (depth - 1) + ("- " if target.is_fresh else "  ") + line if depth else line)
+            target.lines.append(
+                "  " * min(depth - 1, _MAX_INDENT) + ("- " if target.is_fresh else "  ") + line if depth else line
+            )
             target.has_quoted = target.has_quoted or not depth
             target.is_fresh = False
 
@@ -186,7 +193,6 @@ class BlockBuilder:
 
     def _break_out(self) -> None:
         """Make room for a block that cannot be part of a line."""
-        self._end_run()
         target = self._top()
         if isinstance(target, _Lines):
             self._flush_lines(target)
@@ -210,26 +216,21 @@ class BlockBuilder:
         self._heading_depth += 1
 
     def _leave_heading(self, _tag: str) -> None:
-        self._end_run()
         self._heading_depth -= 1
 
     def _enter_figure(self, _tag: str) -> None:
-        self._end_run()
         self._figures.append(_Figure())
 
     def _leave_figure(self, _tag: str) -> None:
-        self._end_run()
         figure = self._figures.pop()
         for picture in figure.pictures:
             picture.caption = figure.caption
 
     def _enter_caption(self, _tag: str) -> None:
-        self._end_run()
         if self._caption is None:
             self._caption = []
 
     def _leave_caption(self, tag: str) -> None:
-        self._end_run()
         text = "\n".join(self._caption or ())
         self._caption = None
         if not text:
@@ -250,7 +251,6 @@ class BlockBuilder:
         self._enter_lines(tag, "quote")
 
     def _enter_lines(self, tag: str, kind: Kind) -> None:
-        self._end_run()
         depth = int(kind == "list")
         if self._open and self._open[-1].target is not None:
             self._open.append(_Open(tag, self._open[-1].target, self._open[-1].depth + depth))
@@ -258,7 +258,6 @@ class BlockBuilder:
             self._open.append(_Open(tag, _Lines(kind), depth))
 
     def _leave_list(self, _tag: str) -> None:
-        self._end_run()
         target = self._open.pop().target
         if isinstance(target, _Lines) and self._top() is not target:
             self._flush_lines(target)
@@ -266,7 +265,6 @@ class BlockBuilder:
     _leave_quote = _leave_list
 
     def _enter_item(self, tag: str) -> None:
-        self._end_run()
         target = self._top()
         if isinstance(target, _Lines):
             target.is_fresh = tag != "dd"
@@ -284,7 +282,6 @@ class BlockBuilder:
             self._flush_table(target)
 
     def _leave_cell(self, _tag: str) -> None:
-        self._end_run()
         target = self._top()
         if not isinstance(target, _Table):
             return
@@ -295,7 +292,6 @@ class BlockBuilder:
             target.cell.clear()
 
     def _end_row(self, _tag: str = "") -> None:
-        self._end_run()
         target = self._top()
         if not isinstance(target, _Table):
             return
@@ -358,9 +354,20 @@ class BlockBuilder:
             self._code.append("\n")
 
 
+def _table_of(event: str) -> dict[str, Callable[[BlockBuilder, str], None]]:
+    return {tag: getattr(BlockBuilder, f"_{event}_{role}", BlockBuilder._pass) for tag, role in STRUCTURE.items()}  # noqa: SLF001
+
+
+_ENTER, _LEAVE = _table_of("enter"), _table_of("leave")
+# All others only end the text before them, and the walk has done that.
+ACTIVE = {tag for tag in STRUCTURE if not _ENTER[tag] is _LEAVE[tag] is BlockBuilder._pass}  # noqa: SLF001
+
+
 def _lines_of(raw: str) -> list[str]:
-    """Split inline text at its line breaks, collapse white space, drop empty lines."""
-    return [line for part in raw.split(LINE_BREAK) if (line := " ".join(part.split()))]
+    """Split inline text at its line breaks, drop empty lines."""
+    if LINE_BREAK not in raw:
+        return [raw] if raw else []
+    return [line for part in raw.split(LINE_BREAK) if (line := part.strip())]
 
 
 def _join_cells(row: list[str]) -> str:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from selectolax.lexbor import LexborHTMLParser, LexborNode
+from selectolax.lexbor import LexborDocumentOptions, LexborHTMLParser, SelectolaxError
 
 from carnac.archive.records import Response
 from carnac.core.document import Document, document_id
 from carnac.core.errors import RecordError
+from carnac.web import obelics
+from carnac.web.article import Reading, read_article
 from carnac.web.blocks import Block
-from carnac.web.charset import decode_page
+from carnac.web.charset import as_utf_8, mend
 from carnac.web.language import identify
+from carnac.web.metadata import read_metadata
 from carnac.web.nesting import check_nesting
 from carnac.web.settings import ExtractSettings
-from carnac.web.sources import describe_image, resolve
-from carnac.web.walk import Walk
+from carnac.web.sources import describe_image
 
 _PAGE_TYPES = frozenset(("text/html", "application/xhtml+xml"))
 _UNKNOWN_TYPES = frozenset(("", "*/*", "application/octet-stream", "application/unknown", "unknown/unknown"))
@@ -35,28 +40,45 @@ def is_page(response: Response) -> bool:
     return response.media_type in _PAGE_TYPES
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extracted:
+    """A document, and how many blocks of its main content were dropped one by one, by reason."""
+
+    document: Document
+    dropped: Mapping[str, int]
+
+
 def extract_document(response: Response, warc_file: str, settings: ExtractSettings) -> Document:
+    """Return the document of a page. Raises as `extract_page`."""
+    return extract_page(response, warc_file, settings).document
+
+
+def extract_page(response: Response, warc_file: str, settings: ExtractSettings) -> Extracted:
     """Return the document of a page.
 
     Raises RecordError: `page_too_large`, `too_deep`, `no_content`.
     """
-    num_bytes = len(response.payload)
-    if num_bytes > settings.max_page_bytes:
-        raise RecordError("page_too_large", f"{num_bytes:,} bytes, at most {settings.max_page_bytes:,} are parsed")
-    html, _ = decode_page(response.payload, response.charset)
-    check_nesting(html)
-    parser = LexborHTMLParser(html)
-    blocks = _read_blocks(parser, _base_url(parser, response.url))
+    parser = parse_page(response.payload, response.charset, settings)
+    reading = read_tree(parser, response.url, settings)
+    blocks = reading.blocks
     if not blocks:
         raise RecordError("no_content", "neither text nor an image outside navigation, scripts and hidden elements")
+    facts = read_metadata(parser, response.url, response.headers)
     language, score = identify(_prose(blocks, settings.language_characters), settings.language_characters)
-    return Document(
+    document = Document(
         id=document_id(response.url, response.payload),
         url=response.url,
         warc_file=warc_file,
         warc_offset=response.offset,
         fetched_at=response.fetched_at,
-        title=_title(parser),
+        title=facts.title,
+        canonical_url=facts.canonical_url,
+        published_at=facts.published_at,
+        author=facts.author,
+        site=facts.site,
+        licence=facts.licence,
+        licence_url=facts.licence_url,
+        reservations=facts.reservations,
         language=language,
         language_score=score,
         texts=tuple(block.text for block in blocks),
@@ -67,49 +89,40 @@ def extract_document(response: Response, warc_file: str, settings: ExtractSettin
             for block in blocks
         ),
     )
+    return Extracted(document=document, dropped=Counter(reason for reason, _ in reading.dropped))
 
 
-def _read_blocks(parser: LexborHTMLParser, base: str) -> list[Block]:
-    """Read the main content; the whole body if the page marks none, or one without any text."""
-    body = parser.body
-    if body is None:
-        return []
-    root = _main_content(parser)
-    if root is not None:
-        blocks = Walk(root, base).blocks()
-        if any(block.text is not None for block in blocks):
-            return blocks
-    return Walk(body, base).blocks()
+def read_page(payload: bytes, url: str, charset: str | None, settings: ExtractSettings) -> Sequence[Block]:
+    """Return the blocks of a page's bytes. Raises RecordError: `page_too_large`, `too_deep`."""
+    return read_tree(parse_page(payload, charset, settings), url, settings).blocks
 
 
-def _main_content(parser: LexborHTMLParser) -> LexborNode | None:
-    """Return the page's only <main> or role=main, else its only <article>."""
-    for query in ("main, [role=main]", "article"):
-        found = parser.css(query)
-        if len(found) == 1:
-            return found[0]
-    return None
+def parse_page(payload: bytes, charset: str | None, settings: ExtractSettings) -> LexborHTMLParser:
+    """Return the tree of a page. Raises RecordError: `page_too_large`, `too_deep`, `unparseable`."""
+    if len(payload) > settings.max_page_bytes:
+        raise RecordError("page_too_large", f"{len(payload):,} bytes, at most {settings.max_page_bytes:,} are parsed")
+    html = as_utf_8(payload, charset)
+    check_nesting(html)
+    try:
+        # Without events: with them, <option> after <option> is quadratic (16,000 take 0.7 s, else 5 ms).
+        return LexborHTMLParser(html, options=LexborDocumentOptions.WO_EVENTS)
+    except SelectolaxError as error:
+        raise RecordError("unparseable", f"the parser gave up: {error}") from None
 
 
-def _base_url(parser: LexborHTMLParser, url: str) -> str:
-    for node in parser.tags("base"):
-        base = resolve(url, node.attributes.get("href") or "")
-        if base is not None:
-            return base
-    return url
+def read_tree(parser: LexborHTMLParser, url: str, settings: ExtractSettings) -> Reading:
+    """Read a page that is parsed."""
+    if settings.scope == "page":
+        reading = Reading(blocks=obelics.read_page(parser, url))
+    else:
+        reading = read_article(parser, url, settings)
+    if settings.mend_text:
+        for block in reading.blocks:
+            block.text, block.caption = mend(block.text), mend(block.caption)
+    return reading
 
 
-def _title(parser: LexborHTMLParser) -> str | None:
-    """Return the text of the page's <title>, else of its first <h1>."""
-    head = parser.head
-    title = None if head is None else next((node for node in head.iter() if node.tag == "title"), None)
-    text = " ".join(title.text().split()) if title is not None else ""
-    if not text and (headings := parser.tags("h1")):
-        text = " ".join(headings[0].text().replace("\u00b6", "").split())
-    return text or None
-
-
-def _prose(blocks: list[Block], max_characters: int) -> str:
+def _prose(blocks: Sequence[Block], max_characters: int) -> str:
     """Return enough text to tell the language from: all but code, unless there is nothing else."""
     texts: list[str] = []
     num_characters = 0

@@ -11,15 +11,18 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+import numpy as np
+import numpy.typing as npt
+
 from carnac.core.errors import RecordError
 from carnac.web.tags import ENDS_ITSELF, FORMATTING, SCOPES, TABLE_PARTS, VOID
 
 MAX_OPEN_WORK = 50_000_000  # sum over tags of the elements open at it: 10,000 nested elements
 MAX_COPY_WORK = 1_000_000  # sum over tags of the formatting elements to reopen: lexbor's nodes take 360 bytes each
 MAX_ATTRIBUTES = 5_000  # of one tag: lexbor compares each with all before it
+Positions = npt.NDArray[np.int64]
 _CLEAR_TAGS = 2_000  # half of them reopened by the other half: MAX_COPY_WORK
 _SUSPECT_TAGS = 50_000
-_SEGMENTS = 16
 _LONG = 1 << 15  # characters without "<" that make a tag worth a look
 
 _ATTRIBUTES = r"""(?:[^>="']++|=\s*+(?:"[^"]*+(?:"|\Z)|'[^']*+(?:'|\Z))?|["'])*+"""
@@ -31,36 +34,41 @@ _TAG = re.compile(
 )
 
 
-def check_nesting(html: str) -> None:
-    """Raise RecordError `too_deep` for a page that is too costly to parse."""
-    _check_attributes(html)
-    if _is_suspect(html):
-        _Simulation().run(html)
+def check_nesting(html: bytes) -> None:
+    """Raise RecordError `too_deep` for a page (UTF-8) that is too costly to parse."""
+    tags = np.flatnonzero(np.frombuffer(html, np.uint8) == ord("<"))
+    _check_attributes(html, tags)
+    if _is_suspect(html, tags):
+        _Simulation().run(html.decode("utf_8", "replace"))
 
 
-def _is_suspect(html: str) -> bool:
-    """Bound the work by counts: elements left open at the end of each segment, times the tags of the segment."""
-    num_tags = html.count("<")
-    if num_tags <= _CLEAR_TAGS or num_tags > _SUSPECT_TAGS:
-        return num_tags > _CLEAR_TAGS
-    num_open = work = 0
-    step = len(html) // _SEGMENTS + 1
-    for start in range(0, len(html), step):
-        tags = html.count("<", start, start + step)
-        num_open += tags - 2 * html.count("</", start, start + step) - html.count("/>", start, start + step)
-        work += max(0, num_open) * tags
-    return work > MAX_COPY_WORK
+def _is_suspect(html: bytes, tags: Positions) -> bool:
+    """Bound the work by counts: elements open at each tag, as if each that has no end tag stayed open."""
+    if len(tags) <= _CLEAR_TAGS or len(tags) > _SUSPECT_TAGS:
+        return len(tags) > _CLEAR_TAGS
+    codes = np.frombuffer(html + b"   ", np.uint8)
+    first, second, third = (codes[tags + 1 + place] | 0x20 for place in range(3))  # 0x20: in lower case
+    steps = np.ones(len(tags), np.int64)
+    steps[first < ord("a")] = 0  # comments, declarations, text
+    steps[first == ord("/")] = -1
+    # br, hr, im(g), in(put), me(ta), li(nk) and li: the last, and p, never nest.
+    for one, two in ("br", "hr", "im", "in", "me", "li"):
+        steps[(first == ord(one)) & (second == ord(two))] = 0
+    steps[(first == ord("/")) & (second == ord("l")) & (third == ord("i"))] = 0
+    ends_name = np.isin(np.arange(256), np.frombuffer(b" >\n\t\r\f./", np.uint8) | 0x20)
+    steps[(first == ord("p")) & ends_name[second]] = 0
+    steps[(first == ord("/")) & (second == ord("p")) & ends_name[third]] = 0
+    num_open = np.cumsum(steps)
+    return int(np.maximum(num_open, 0).sum()) > MAX_COPY_WORK
 
 
-def _check_attributes(html: str) -> None:
+def _check_attributes(html: bytes, tags: Positions) -> None:
     """Look at tags that hold no other "<" for a long stretch: inline data, or attributes without end."""
-    last = 0
-    for start in range(0, len(html), _LONG):
-        stop = start + _LONG
-        if html.find("<", start, stop) >= 0:
-            last = html.rfind("<", start, stop)
-        elif html[last + 1 : last + 2].isalpha() and html.find(">", last, start) < 0:
-            names = _VALUE.sub("", html[last:stop])
+    ends = np.append(tags[1:], len(html))
+    for number in np.flatnonzero(ends - tags > _LONG):
+        start, stop = int(tags[number]), min(int(ends[number]), int(tags[number]) + 4 * _LONG)
+        if html[start + 1 : start + 2].isalpha() and html.find(b">", start, start + _LONG) < 0:
+            names = _VALUE.sub("", html[start:stop].decode("utf_8", "replace"))
             if len(names.split(None, MAX_ATTRIBUTES)) > MAX_ATTRIBUTES:
                 raise RecordError("too_deep", f"a tag with more than {MAX_ATTRIBUTES:,} attributes")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from carnac.recipe.settings import Settings
@@ -10,6 +12,12 @@ from carnac.recipe.settings import Settings
 class ExtractSettings(Settings):
     """How pages become documents."""
 
+    scope: Literal["main", "page"] = Field(
+        default="main",
+        description="`main`: the article and its pictures. `page`: the whole page by the rules published with OBELICS.",
+    )
+    comments: bool = Field(default=False, description="Whether the comments of readers are kept (of scope `main`).")
+    mend_text: bool = Field(default=False, description="Whether text that was decoded twice is mended, by ftfy.")
     max_page_bytes: int = Field(
         default=10_000_000, gt=0, description="Pages of more bytes, decompressed, are refused as `page_too_large`."
     )

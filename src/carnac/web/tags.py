@@ -22,7 +22,7 @@ aside: nav aside
 control: button input select textarea label datalist output progress meter
 section: main article section
 banner: header footer
-skipped-role: navigation banner contentinfo complementary search menu menubar toolbar dialog
+skipped-role: navigation banner contentinfo complementary search menu menubar toolbar dialog alert alertdialog
 line-number-class: lineno linenos linenum line-number line-numbers linenumber line-numbers-rows gutter
 
 void: area base br col embed hr img input link meta param source track wbr
@@ -49,6 +49,15 @@ SKIPPED_ROLES = _group("skipped-role")
 SECTIONS = _group("section")  # a <header> or <footer> inside one is its own, not the page's
 BANNERS = _group("banner")
 LINE_NUMBER_CLASSES = _group("line-number-class")
+
+# What the walk does with an element; all others are inline.
+WALK_ROLES: dict[str, str] = {
+    **dict.fromkeys(STRUCTURE, "block"),
+    **dict.fromkeys(_group("never-text", "aside", "control"), "never"),
+    **dict.fromkeys(("img", "amp-img", "noscript", "br", "input", "iframe", "embed", "object"), "leaf"),
+    **dict.fromkeys(("-comment", "-doctype", ""), "never"),
+    "a": "link",
+}
 
 # How the tree is built (HTML standard, 13.2.6).
 VOID = _group("void")
