@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import statistics
 import time
@@ -20,6 +21,13 @@ def in_turns(
             if number:
                 seconds[name].append(clock() - began)
     return seconds
+
+
+def machine() -> str:
+    """Return what a benchmark ran on."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} {platform.machine()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
 
 
 def report(seconds: Mapping[str, list[float]], floor: str) -> None:

@@ -1,0 +1,1 @@
+"""What the extraction of pages costs, and what it finds, beside other extractors: `scripts/bench extraction`."""
