@@ -84,6 +84,18 @@ def is_line_number(attributes: Attributes) -> bool:
     return classes is not None and not LINE_NUMBER_CLASSES.isdisjoint(classes.split())
 
 
+def plain_listing(node: LexborNode) -> str | None:
+    """Return the text of a listing in which there is nothing but text and inline elements that colour it; else None.
+
+    Half of the elements of documentation are such colours.
+    """
+    for at in node.traverse():
+        number = at.tag_id
+        if number != _PRE and (number not in _COLOURS or is_line_number(at.attributes) or is_hidden(at.attributes)):
+            return None
+    return node.text(deep=True)
+
+
 def is_video(attributes: Attributes) -> bool:
     """Say whether an embedded element is a film of a known host."""
     return any(value is not None and "//" in value and _VIDEO_HOSTS.search(value) for value in attributes.values())
@@ -146,3 +158,5 @@ def text_number() -> int:
 
 KNOWN_TAGS = known_tags()
 TEXT_NUMBER = text_number()
+_PRE = LexborHTMLParser("").create_node("pre").tag_id
+_COLOURS = {number for number, (tag, role) in KNOWN_TAGS.items() if role == "inline" or tag == "a"}

@@ -36,6 +36,18 @@ class Element:
         self.tag, self.parent, self.names = tag, parent, names
         self.begin, self.index, self.marks, self.before = begin, index, marks, len(marks)
 
+    @property
+    def is_near_table(self) -> bool:
+        """Whether it is a table, or one of the three elements around it is."""
+        at: Element | None = self
+        for _ in range(4):
+            if at is None:
+                return False
+            if at.tag == "table":
+                return True
+            at = at.parent
+        return False
+
     def count(self, what: int) -> float:
         """Return how much of `what` (TEXT, LINKED, ...) is in the element and was not dropped."""
         number = self.marks[self.after + what] - self.marks[self.before + what]

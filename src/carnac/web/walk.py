@@ -24,6 +24,7 @@ from carnac.web.elements import (
     is_line_number,
     is_permalink,
     is_video,
+    plain_listing,
     similarity,
     words_of,
 )
@@ -178,6 +179,10 @@ class Walk:
             if tag in _HEADS and self._is_left_out_head(node, tag):
                 return False
             self._enter_block(tag, names, attributes)
+            if tag == "pre" and (text := plain_listing(node)) is not None:
+                self._run.append(text)
+                self._leave_block()
+                return False
         elif role == "link":
             if is_permalink(node, attributes):
                 return False
@@ -310,17 +315,7 @@ class Walk:
             return True
         if names.is_comments:
             return not self._comments and tag not in _NEVER_UNLIKELY
-        return names.is_unlikely and tag not in _NEVER_UNLIKELY and not self._code_depth and not self._is_near_table()
-
-    def _is_near_table(self) -> bool:
-        element: Element | None = self._top
-        for _ in range(4):
-            if element is None:
-                return False
-            if element.tag == "table":
-                return True
-            element = element.parent
-        return False
+        return names.is_unlikely and tag not in _NEVER_UNLIKELY and not self._code_depth and not self._top.is_near_table
 
     def _is_left_out_head(self, node: LexborNode, tag: str) -> bool:
         """Say whether a heading repeats the title, or a header or footer is the page's and not a section's."""
