@@ -131,7 +131,7 @@ class Walk:
                 node = self._pass_over(node)
                 continue
             attributes, names = node.attributes, NO_NAMES
-            if "class" in attributes or "id" in attributes:
+            if role != "link" and ("class" in attributes or "id" in attributes):
                 names = read_names(attributes.get("class"), attributes.get("id"))
                 if names.classes == _CLASSIFIER and role == "inline":
                     run.append(" : ")
