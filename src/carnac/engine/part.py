@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import reprlib
 import time
 import traceback
 from collections import Counter
@@ -146,7 +145,8 @@ class Part:
         watch.journal.land(watch.limits)
         watch.journal.count_tried()
         if watch.tells:
-            print(reprlib.repr(made) if len(text := pformat(made, width=120)) > MAX_SHOWN else text)
+            text = pformat(made, width=120)
+            print(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]} ... ({len(text):,} characters)")
         return made
 
     def quarantine(self, record: str, reason: str, detail: str = "", *, is_loss: bool = True) -> None:
