@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from turns import machine
 
 from faults.chain import SUBJECTS
 from faults.kills import VICTIMS
@@ -33,13 +33,6 @@ def entry_of(verdicts: Sequence[Verdict], seed: int) -> dict[str, Any]:
         if any(verdict.fault == fault for verdict in verdicts)
     }
     return {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "seed": seed, "faults": faults}
-
-
-def machine() -> str:
-    """Return what the trials ran on."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    cores = len(os.sched_getaffinity(0))
-    return f"{cores} {platform.machine()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
 
 
 def read_found(results: Path) -> Found:

@@ -63,13 +63,13 @@ _SPECIAL = _TABLE_TAGS | SECTIONS | {"li", "pre", "figure"}
 _SPECIAL_ENDS = SECTIONS | {"pre", "table", "figure", "h1", "h2", "h3", "h4", "h5", "h6"}
 # A subheader is no header; readability too leaves links alone.
 _NEVER_UNLIKELY = frozenset(("a", "h2", "h3", "h4", "h5", "h6"))
-_MAX_EMOJI = 8
-_MAX_BYLINE = 100
+_MAX_EMOJI = 8  # characters, with their modifiers
+_MAX_BYLINE = 100  # characters
 _SOURCES = frozenset(("src", "srcset", "width", "height"))
 
 
 class Walk:
-    """A walk over the subtree below `root`, which is itself not looked at.
+    """A walk over `root` and what is below it.
 
     `title`: a heading that says the same is left out, once. With `strict`, so are elements whose names say that they
     are no content, comments without `comments`, and the line that names the author.
