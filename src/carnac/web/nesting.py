@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
+from itertools import product
+from string import ascii_letters
 
 import numpy as np
 import numpy.typing as npt
@@ -34,32 +37,59 @@ _TAG = re.compile(
 )
 
 
+def _pairs(names: Iterable[str]) -> npt.NDArray[np.bool_]:
+    """Return which two characters, as 256 times one plus the other, may begin a tag of one of `names`."""
+    found = np.zeros(1 << 16, np.bool_)
+    for name in names:
+        for second in name[1:2] or " \t\n\r\f/>":
+            for one, two in product({name[0], name[0].upper()}, {second, second.upper()}):
+                found[ord(one) << 8 | ord(two)] = True
+    return found
+
+
+_FORMATS = _pairs(FORMATTING)
+# br, hr, im(g), in(put), me(ta), li(nk) and li: the last, and p, never nest.
+_NESTS = np.repeat([chr(code) in ascii_letters for code in range(256)], 256)
+_NESTS &= ~_pairs(("br", "hr", "img", "input", "meta", "link", "p"))
+
+
 def check_nesting(html: bytes) -> None:
     """Raise RecordError `too_deep` for a page (UTF-8) that is too costly to parse."""
-    tags = np.flatnonzero(np.frombuffer(html, np.uint8) == ord("<"))
-    _check_attributes(html, tags)
-    if _is_suspect(html, tags):
+    is_tag = np.frombuffer(html, np.uint8) == ord("<")
+    num_tags = int(np.count_nonzero(is_tag))
+    has_gap = _has_gap(html)
+    # Most pages end here: to list the tags costs four times what counting them does.
+    if num_tags <= _CLEAR_TAGS and not has_gap:
+        return
+    tags = np.flatnonzero(is_tag)
+    if has_gap:
+        _check_attributes(html, tags)
+    if num_tags > _CLEAR_TAGS and (num_tags > _SUSPECT_TAGS or _is_suspect(html, tags)):
         _Simulation().run(html.decode("utf_8", "replace"))
+
+
+def _has_gap(html: bytes) -> bool:
+    """Say whether there may be a stretch of `_LONG` without "<": it would hold one of these blocks whole."""
+    half = _LONG // 2
+    return any(html.find(b"<", at, at + half) < 0 for at in range(0, len(html) - half + 1, half))
 
 
 def _is_suspect(html: bytes, tags: Positions) -> bool:
     """Bound the work by counts: elements open at each tag, as if each that has no end tag stayed open."""
-    if len(tags) <= _CLEAR_TAGS or len(tags) > _SUSPECT_TAGS:
-        return len(tags) > _CLEAR_TAGS
     codes = np.frombuffer(html + b"   ", np.uint8)
-    first, second, third = (codes[tags + 1 + place] | 0x20 for place in range(3))  # 0x20: in lower case
-    steps = np.ones(len(tags), np.int64)
-    steps[first < ord("a")] = 0  # comments, declarations, text
-    steps[first == ord("/")] = -1
-    # br, hr, im(g), in(put), me(ta), li(nk) and li: the last, and p, never nest.
-    for one, two in ("br", "hr", "im", "in", "me", "li"):
-        steps[(first == ord(one)) & (second == ord(two))] = 0
-    steps[(first == ord("/")) & (second == ord("l")) & (third == ord("i"))] = 0
-    ends_name = np.isin(np.arange(256), np.frombuffer(b" >\n\t\r\f./", np.uint8) | 0x20)
-    steps[(first == ord("p")) & ends_name[second]] = 0
-    steps[(first == ord("/")) & (second == ord("p")) & ends_name[third]] = 0
-    num_open = np.cumsum(steps)
-    return int(np.maximum(num_open, 0).sum()) > MAX_COPY_WORK
+    first, second, third = (codes[tags + 1 + place] for place in range(3))
+    is_end = first == ord("/")
+    pairs = np.where(is_end, second, first).astype(np.uint16) << 8 | np.where(is_end, third, second)
+    steps = np.where(is_end, -1, 1)
+    return any(
+        _area(steps * counted[pairs]) > most for counted, most in ((_NESTS, MAX_OPEN_WORK), (_FORMATS, MAX_COPY_WORK))
+    )
+
+
+def _area(steps: Positions) -> int:
+    """Return the sum of a depth that takes `steps` and never falls below zero."""
+    depths = np.cumsum(steps)
+    return int((depths - np.minimum(np.minimum.accumulate(depths), 0)).sum())
 
 
 def _check_attributes(html: bytes, tags: Positions) -> None:
