@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from carnac.web import walk
 from extraction.archives import ArchiveCost
 from extraction.methods import FLOOR, READ_PAGE, Method
 from extraction.pages import Page
@@ -24,13 +25,14 @@ Facts = dict[str, Any]
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what takes part, where installed."""
+    """Return the versions of what takes part, where installed, and whether our walk is compiled."""
     found = {}
     for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
+    found["carnac"] += " (as it is)" if (walk.__file__ or "").endswith(".py") else " (compiled)"
     return found
 
 

@@ -22,7 +22,7 @@ from carnac.archive.zstd_frames import DICTIONARY_MAGIC
 from carnac.cli import cli
 from carnac.core.errors import InputError
 from carnac.report.looking import render_looking, write_looking
-from carnac.report.page_tree import MAX_LINES, MAX_NESTED, TracedWalk, page_tree
+from carnac.report.page_tree import MAX_LINES, MAX_NESTED, page_tree, trace
 from carnac.report.record import find_record
 from carnac.report.stored_pages import stored_page
 from carnac.web.extract import parse_page, read_tree
@@ -321,15 +321,14 @@ def test_a_trace_changes_no_outline(sample: tuple[CrawlHere, list[dict[str, Any]
         parser = parse_page(stored_page(found.manifest, found.sought).payload, None, ExtractSettings())
         assert parser.body is not None
         bare = Walk(parser.body, row["url"], frozenset(), strict=True).outline()
-        walk = TracedWalk(parser.body, row["url"], frozenset(), strict=True)
-        traced = walk.outline()
+        traced, passed_over = trace(parser.body, row["url"], frozenset(), ExtractSettings(), is_strict=True)
         assert [event for event in bare.events if isinstance(event, str)] == [
             event for event in traced.events if isinstance(event, str)
         ]
         assert len(bare.events) == len(traced.events)
-        assert "script" in {node.tag for _, node in walk.passed_over}
-        assert not {"img", "br", "p"} & {node.tag for _, node in walk.passed_over}
-        assert all(0 <= place <= len(traced.events) for place, _ in walk.passed_over)
+        assert "script" in {node.tag for _, node in passed_over}
+        assert not {"img", "br", "p"} & {node.tag for _, node in passed_over}
+        assert all(0 <= place <= len(traced.events) for place, _ in passed_over)
 
 
 def test_the_command_prints_the_document_and_how_to_look(

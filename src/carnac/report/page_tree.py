@@ -82,21 +82,6 @@ class PageTree:
     num_more: int
 
 
-class TracedWalk(Walk):
-    """A walk that notes in `passed_over` what it goes by, each with the number of events before it."""
-
-    def __init__(
-        self, root: LexborNode, base: str, title: frozenset[str], *, strict: bool, comments: bool = False
-    ) -> None:
-        super().__init__(root, base, title, strict=strict, comments=comments)
-        self.passed_over: list[tuple[int, LexborNode]] = []
-
-    def _pass_over(self, node: LexborNode) -> LexborNode | None:
-        if WALK_ROLES.get(node.tag or "") != "leaf":  # of which it has taken what there is
-            self.passed_over.append((len(self._events), node))
-        return super()._pass_over(node)
-
-
 def page_tree(parser: LexborHTMLParser, url: str, reading: Reading, settings: ExtractSettings) -> PageTree | None:
     """Return the tree of a reading; None where it was taken from no outline."""
     outline = reading.outline
@@ -150,11 +135,22 @@ def _walk_again(
     # Of two walks with one outline the one that is tried first: a short page is read leniently.
     for is_strict in (reading.length >= 0, reading.length < 0):
         for root in roots:
-            walk = TracedWalk(root, base, title, strict=is_strict, comments=settings.comments or not is_strict)
-            if _shape(walk.outline()) == _shape(outline):
+            outline_again, passed_over = trace(root, base, title, settings, is_strict=is_strict)
+            if _shape(outline_again) == _shape(outline):
                 names = "without what is named like no content" if is_strict else "whatever the names in it"
-                return f"Read below <{root.tag}>, {names}.", walk.passed_over
+                return f"Read below <{root.tag}>, {names}.", passed_over
     return "Read:", ()
+
+
+def trace(
+    root: LexborNode, base: str, title: frozenset[str], settings: ExtractSettings, *, is_strict: bool
+) -> tuple[Outline, PassedOver]:
+    """Walk, and return with the outline what the walk went by, each with the number of events before it."""
+    nodes: list[tuple[int, LexborNode]] = []
+    comments = settings.comments or not is_strict
+    outline = Walk(root, base, title, strict=is_strict, comments=comments, passed_over=nodes).outline()
+    # Of a leaf it has taken what there is.
+    return outline, [(place, node) for place, node in nodes if WALK_ROLES.get(node.tag or "") != "leaf"]
 
 
 def _shape(outline: Outline) -> tuple[int, int, list[tuple[str, int, int]]]:

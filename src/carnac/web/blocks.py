@@ -262,7 +262,8 @@ class BlockBuilder:
         if isinstance(target, _Lines) and self._top() is not target:
             self._flush_lines(target)
 
-    _leave_quote = _leave_list
+    def _leave_quote(self, tag: str) -> None:
+        self._leave_list(tag)
 
     def _enter_item(self, tag: str) -> None:
         target = self._top()
@@ -303,7 +304,11 @@ class BlockBuilder:
         if target.after:
             self._flush_table(target)
 
-    _enter_row = _leave_row = _end_row
+    def _enter_row(self, tag: str) -> None:
+        self._end_row(tag)
+
+    def _leave_row(self, tag: str) -> None:
+        self._end_row(tag)
 
     def _flush_table(self, table: _Table) -> None:
         """Add the rows so far as a table, or as paragraphs if there is but one column, then the pictures."""

@@ -22,13 +22,19 @@ class Element:
     what the paragraphs in it, and in the elements below it, credit it with.
     """
 
-    end = last = after = 0
-    points = credit = 0.0
-    is_credited = is_dropped = is_data_table = is_listing = False
-    is_inside = False  # of a figure, a table or a listing
+    end: int = 0
+    last: int = 0
+    after: int = 0
+    points: float = 0.0
+    credit: float = 0.0
+    is_credited: bool = False
+    is_dropped: bool = False
+    is_data_table: bool = False
+    is_listing: bool = False
+    is_inside: bool = False  # of a figure, a table or a listing
     removed: Sequence[float] | None = None
-    children = 0
-    loose = 0  # paragraphs of text directly in it
+    children: int = 0
+    loose: int = 0  # paragraphs of text directly in it
 
     def __init__(
         self, tag: str, parent: Element | None, names: Names, begin: int, index: int, marks: list[float]

@@ -76,13 +76,14 @@ class Walk:
     """
 
     def __init__(
-        self, root: LexborNode, base: str, title: frozenset[str], *, strict: bool, comments: bool = False
-    ) -> None:
+        self, root: LexborNode, base: str, title: frozenset[str], *, strict: bool, comments: bool = False,
+        passed_over: list[tuple[int, LexborNode]] | None = None,
+    ) -> None:  # fmt: skip
         self._root = root
         self._base = base
         self._title = title
         self._max_heading = 100 + 3 * sum(map(len, title))  # characters: what is longer does not say the same
-        self._strict, self._comments = strict, comments
+        self._strict, self._comments, self._passed_over = strict, comments, passed_over
         self._events: list[Event] = []
         self._run: list[str] = []
         self._link_share = 0.0  # of the text that counts as linked
@@ -153,7 +154,9 @@ class Walk:
                 node = node.next
         return self._finish()
 
-    def _pass_over(self, node: LexborNode) -> LexborNode | None:  # a hook: carnac show draws what was
+    def _pass_over(self, node: LexborNode) -> LexborNode | None:
+        if self._passed_over is not None:
+            self._passed_over.append((len(self._events), node))
         return node.next
 
     def _begin(self) -> LexborNode | None:
