@@ -26,6 +26,7 @@ from carnac.report.page_tree import MAX_LINES, MAX_NESTED, page_tree, trace
 from carnac.report.record import find_record
 from carnac.report.stored_pages import stored_page
 from carnac.web.extract import parse_page, read_tree
+from carnac.web.outline import PageFacts
 from carnac.web.settings import ExtractSettings
 from carnac.web.walk import Walk
 
@@ -320,8 +321,8 @@ def test_a_trace_changes_no_outline(sample: tuple[CrawlHere, list[dict[str, Any]
         found = find_record(crawl.output, row["id"])
         parser = parse_page(stored_page(found.manifest, found.sought).payload, None, ExtractSettings())
         assert parser.body is not None
-        bare = Walk(parser.body, row["url"], frozenset(), strict=True).outline()
-        traced, passed_over = trace(parser.body, row["url"], frozenset(), ExtractSettings(), is_strict=True)
+        bare = Walk(parser.body, PageFacts(base=row["url"]), strict=True).outline()
+        traced, passed_over = trace(parser.body, PageFacts(base=row["url"]), is_strict=True)
         assert [event for event in bare.events if isinstance(event, str)] == [
             event for event in traced.events if isinstance(event, str)
         ]

@@ -9,6 +9,8 @@ from web_pages import blocks, document
 
 from carnac.core.document import KINDS
 from carnac.core.errors import RecordError
+from carnac.web.extract import read_page
+from carnac.web.settings import ExtractSettings
 from carnac.web.tags import SKIPPED, STRUCTURE
 
 HOST = "http://a.example/docs/"
@@ -195,3 +197,14 @@ def test_order_is_that_of_the_page(elements: list[tuple[str, bool]]) -> None:
         parts.append(f"<{wrapper}>{inner}</{wrapper}>" if wrapper and (is_wrapped or tag == "td") else inner)
     words = [word for _, value in blocks("".join(parts)) for word in value.replace(HOST, " ").split() if word[0] == "w"]
     assert words == [f"w{number}" for number in range(len(elements) + 1)]
+
+
+def test_plain_lists_and_tables_have_no_marks() -> None:
+    html = f"""<p>{"Words of an article. " * 40}<ul><li>one<ul><li>two<br>lines</ul><li>- three</ul>
+        <table><tr><th>a<th>b<tr><td><td>c<tr><td>d<td>e</table><blockquote>said</blockquote><h2>Head</h2><p>End."""
+    blocks = read_page(html.encode(), "http://a.example/", None, ExtractSettings(plain=True))
+    assert [(block.kind, block.text) for block in blocks[1:4]] == [
+        ("list", "one\ntwo\nlines\n- three"),
+        ("table", "a\tb\nc\nd\te"),
+        ("quote", "said"),
+    ]

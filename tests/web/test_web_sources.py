@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from web_pages import document
 
+from carnac.web.extract import read_page
+from carnac.web.settings import ExtractSettings
 from carnac.web.sources import describe_image, image_source, parse_srcset, resolve
 
 BASE = "https://a.example/docs/page.html"
@@ -53,17 +55,17 @@ def test_resolved_links_are_absolute(link: str) -> None:
 @pytest.mark.parametrize(
     ("srcset", "expected"),
     [
-        ("a.png", [("a.png", 1.0)]),
-        ("a.png 1x, b.png 2.5x", [("a.png", 1.0), ("b.png", 2.5)]),
-        ("a.png 100w,b.png 200w", [("a.png", 100.0), ("b.png", 200.0)]),
-        ("a.png, b.png 2x", [("a.png", 1.0), ("b.png", 2.0)]),
-        ("https://c.example/w_1,h_2/a.png 640w", [("https://c.example/w_1,h_2/a.png", 640.0)]),
-        (f"{DATA} 1w, a.png 2w", [("a.png", 2.0)]),
-        ("a.png 100w 50h , , b.png nonsense", [("a.png", 100.0), ("b.png", 1.0)]),
+        ("a.png", [("a.png", 1.0, "x")]),
+        ("a.png 1x, b.png 2.5x", [("a.png", 1.0, "x"), ("b.png", 2.5, "x")]),
+        ("a.png 100w,b.png 200w", [("a.png", 100.0, "w"), ("b.png", 200.0, "w")]),
+        ("a.png, b.png 2x", [("a.png", 1.0, "x"), ("b.png", 2.0, "x")]),
+        ("https://c.example/w_1,h_2/a.png 640w", [("https://c.example/w_1,h_2/a.png", 640.0, "w")]),
+        (f"{DATA} 1w, a.png 2w", [("a.png", 2.0, "w")]),
+        ("a.png 100w 50h , , b.png nonsense", [("a.png", 100.0, "w"), ("b.png", 1.0, "x")]),
         (" , ", []),
     ],
 )
-def test_srcset(srcset: str, expected: list[tuple[str, float]]) -> None:
+def test_srcset(srcset: str, expected: list[tuple[str, float, str]]) -> None:
     assert list(parse_srcset(srcset)) == expected
 
 
@@ -116,3 +118,23 @@ def test_base_element_moves_links() -> None:
 def test_one_copy_of_each_lazy_image(html: str, names: list[str]) -> None:
     images = [image for image in document(html).images if image is not None]
     assert images == [f"http://a.example/docs/{name}" for name in names]
+
+
+WIDE = """<picture><source srcset="w800.webp 800w, w1600.webp 1600w"><source media=print srcset="p.webp 2x">
+<img src=own.jpg srcset="w400.jpg 400w, w1200.jpg 1200w" alt=x></picture>"""
+
+
+@pytest.mark.parametrize(
+    ("max_width", "expected"),
+    [(None, "own.jpg"), (5000, "w1600.webp"), (1200, "w1200.jpg"), (1000, "w800.webp"), (300, "w400.jpg")],
+)
+def test_the_widest_picture_within_a_limit(max_width: int | None, expected: str) -> None:
+    settings = ExtractSettings(max_source_width_px=max_width)
+    blocks = read_page(f"<p>{'Words of an article. ' * 40}<p>{WIDE}".encode(), BASE, None, settings)
+    assert [block.url for block in blocks if block.url] == [resolve(BASE, expected)]
+
+
+def test_a_limit_leaves_pictures_without_widths_alone() -> None:
+    html = f"<p>{'Words of an article. ' * 40}<p><img src=own.jpg srcset='double.jpg 2x'><img src=other.jpg>"
+    blocks = read_page(html.encode(), BASE, None, ExtractSettings(max_source_width_px=800))
+    assert [block.url for block in blocks if block.url] == [resolve(BASE, "own.jpg"), resolve(BASE, "other.jpg")]

@@ -10,7 +10,7 @@ from selectolax.lexbor import LexborHTMLParser
 from carnac.archive.records import Response, read_responses
 from carnac.core.document import Document
 from carnac.web.extract import extract_document, is_page
-from carnac.web.outline import build_blocks
+from carnac.web.outline import PageFacts, build_blocks
 from carnac.web.settings import ExtractSettings
 from carnac.web.walk import Walk
 
@@ -45,7 +45,7 @@ def blocks(html: str) -> list[tuple[str, str]]:
     """Each block of all that a page holds, whether it is an article or not, as (kind, text or URL)."""
     body = LexborHTMLParser(html.encode()).body
     assert body is not None
-    outline = Walk(body, URL, frozenset(), strict=False).outline()
+    outline = Walk(body, PageFacts(base=URL), strict=False).outline()
     return [(block.kind, block.text or block.url or "") for block in build_blocks(outline, outline.elements[:1])]
 
 

@@ -14,9 +14,9 @@ from typing import Literal
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from carnac.report.layout import flat
-from carnac.web.article import Reading, base_url, title_of
+from carnac.web.article import Reading, page_facts
 from carnac.web.blocks import LINE_BREAK, Block
-from carnac.web.elements import is_hidden, words_of
+from carnac.web.elements import is_hidden
 from carnac.web.main_content import clean_all, find_article
 from carnac.web.names import NO_NAMES, read_names
 from carnac.web.outline import (
@@ -30,6 +30,7 @@ from carnac.web.outline import (
     VIDEOS,
     Element,
     Outline,
+    PageFacts,
     build_blocks,
 )
 from carnac.web.settings import ExtractSettings
@@ -129,26 +130,23 @@ def _walk_again(
     parser: LexborHTMLParser, url: str, reading: Reading, outline: Outline, settings: ExtractSettings
 ) -> tuple[str, PassedOver]:
     """Return where the walk began that made `outline`, and what it passed over."""
-    base, title = base_url(parser, url), frozenset(words_of(title_of(parser) or ""))
+    facts = page_facts(parser, url, settings)
     roots = [found[0] for query in ("main, [role=main]", "article") if len(found := parser.css(query)) == 1]
     roots += [parser.body] if parser.body is not None else []
     # Of two walks with one outline the one that is tried first: a short page is read leniently.
     for is_strict in (reading.length >= 0, reading.length < 0):
         for root in roots:
-            outline_again, passed_over = trace(root, base, title, settings, is_strict=is_strict)
+            outline_again, passed_over = trace(root, facts, is_strict=is_strict)
             if _shape(outline_again) == _shape(outline):
                 names = "without what is named like no content" if is_strict else "whatever the names in it"
                 return f"Read below <{root.tag}>, {names}.", passed_over
     return "Read:", ()
 
 
-def trace(
-    root: LexborNode, base: str, title: frozenset[str], settings: ExtractSettings, *, is_strict: bool
-) -> tuple[Outline, PassedOver]:
+def trace(root: LexborNode, facts: PageFacts, *, is_strict: bool) -> tuple[Outline, PassedOver]:
     """Walk, and return with the outline what the walk went by, each with the number of events before it."""
     nodes: list[tuple[int, LexborNode]] = []
-    comments = settings.comments or not is_strict
-    outline = Walk(root, base, title, strict=is_strict, comments=comments, passed_over=nodes).outline()
+    outline = Walk(root, facts, strict=is_strict, passed_over=nodes).outline()
     # Of a leaf it has taken what there is.
     return outline, [(place, node) for place, node in nodes if WALK_ROLES.get(node.tag or "") != "leaf"]
 

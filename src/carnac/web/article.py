@@ -10,7 +10,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from carnac.web.blocks import Block
 from carnac.web.elements import words_of
 from carnac.web.main_content import clean_all, find_article
-from carnac.web.outline import LINKED, TEXT, Element, Outline, build_blocks
+from carnac.web.outline import LINKED, TEXT, Element, Outline, PageFacts, build_blocks
 from carnac.web.settings import ExtractSettings
 from carnac.web.sources import resolve
 from carnac.web.trim import trim
@@ -48,7 +48,7 @@ def read_article(parser: LexborHTMLParser, url: str, settings: ExtractSettings) 
     body = parser.body
     if body is None:
         return Reading()
-    page = _Page(parser, body, base_url(parser, url), frozenset(words_of(title_of(parser) or "")), settings)
+    page = _Page(parser, body, page_facts(parser, url, settings), settings)
     declared = page.only("main, [role=main]")
     best = Reading()
     for root in (declared, body):
@@ -56,7 +56,7 @@ def read_article(parser: LexborHTMLParser, url: str, settings: ExtractSettings) 
             outline = page.outline(root, strict=True)
             best = _best(outline, _STRICT, best, settings)
             if root is declared:
-                best = _all_of_it(outline, best, MIN_SHARE_OF_MAIN)
+                best = _all_of_it(outline, best, MIN_SHARE_OF_MAIN, settings)
     if best.length < MIN_ARTICLE:
         best = _read_leniently(page, declared, best)
     if best.outline is None:
@@ -69,13 +69,11 @@ def read_article(parser: LexborHTMLParser, url: str, settings: ExtractSettings) 
 class _Page:
     parser: LexborHTMLParser
     body: LexborNode
-    base: str
-    title: frozenset[str]
+    facts: PageFacts
     settings: ExtractSettings
 
     def outline(self, root: LexborNode, *, strict: bool) -> Outline:
-        comments = self.settings.comments or not strict
-        return Walk(root, self.base, self.title, strict=strict, comments=comments).outline()
+        return Walk(root, self.facts, strict=strict).outline()
 
     def only(self, query: str) -> LexborNode | None:
         found = self.parser.css(query)
@@ -89,10 +87,10 @@ def _read_leniently(page: _Page, declared: LexborNode | None, best: Reading) -> 
         short = whole if root is page.body else page.outline(root, strict=False) if root else None
         if short is not None and short.elements[0].count(TEXT) < MIN_ARTICLE:
             elements = short.elements[:1]
-            if blocks := build_blocks(short, elements):
+            if blocks := build_blocks(short, elements, plain=page.settings.plain):
                 return Reading(blocks=blocks, outline=short, elements=elements)
     best = _best(whole, _LENIENT, best, page.settings)
-    return best if best.length >= MIN_ARTICLE else _all_of_it(whole, best, MIN_SHARE)
+    return best if best.length >= MIN_ARTICLE else _all_of_it(whole, best, MIN_SHARE, page.settings)
 
 
 def _best(outline: Outline, attempts: Sequence[tuple[bool, bool]], best: Reading, settings: ExtractSettings) -> Reading:
@@ -103,13 +101,14 @@ def _best(outline: Outline, attempts: Sequence[tuple[bool, bool]], best: Reading
         # Not of links: a short article must not be lost to a longer list of them.
         length = sum(element.count(TEXT) - element.count(LINKED) for element in elements)
         if length > MIN_GAIN * max(best.length, 0.0):
-            best = Reading(blocks=build_blocks(outline, elements), outline=outline, elements=elements, length=length)
+            blocks = build_blocks(outline, elements, plain=settings.plain)
+            best = Reading(blocks=blocks, outline=outline, elements=elements, length=length)
         if best.length >= MIN_ARTICLE:
             break
     return best
 
 
-def _all_of_it(outline: Outline, best: Reading, least: float) -> Reading:
+def _all_of_it(outline: Outline, best: Reading, least: float, settings: ExtractSettings) -> Reading:
     """Return all that was searched if it holds much more than `best`: lines, none of them a paragraph, as in a poem."""
     root = outline.elements[0]
     unlinked = root.count(TEXT) - root.count(LINKED)
@@ -119,7 +118,8 @@ def _all_of_it(outline: Outline, best: Reading, least: float) -> Reading:
     elements, length = clean_all(outline)
     if length - root.count(LINKED) < least * max(best.length, 1.0):
         return best
-    return Reading(blocks=build_blocks(outline, elements), outline=outline, elements=elements, length=length)
+    blocks = build_blocks(outline, elements, plain=settings.plain)
+    return Reading(blocks=blocks, outline=outline, elements=elements, length=length)
 
 
 def _flawed(outline: Outline, elements: Sequence[Element]) -> list[tuple[str, Block]]:
@@ -129,6 +129,16 @@ def _flawed(outline: Outline, elements: Sequence[Element]) -> list[tuple[str, Bl
         for place, block in outline.flawed
         if any(element.begin <= place <= element.end for element in elements)
     ]
+
+
+def page_facts(parser: LexborHTMLParser, url: str, settings: ExtractSettings) -> PageFacts:
+    """Return what a walk must know of a page."""
+    return PageFacts(
+        base=base_url(parser, url),
+        title=frozenset(words_of(title_of(parser) or "")),
+        comments=settings.comments,
+        max_width=settings.max_source_width_px,
+    )
 
 
 def base_url(parser: LexborHTMLParser, url: str) -> str:

@@ -89,8 +89,9 @@ class _Figure:
 class BlockBuilder:
     """Collects blocks. Every event costs constant time, or time that text already taken in pays for."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, plain: bool = False) -> None:
         self.blocks: list[Block] = []
+        self._plain = plain  # lists and tables without marks
         self._open: list[_Open] = []
         self._figures: list[_Figure] = []
         self._caption: list[str] | None = None
@@ -170,9 +171,10 @@ class BlockBuilder:
 
     def _add_lines(self, target: _Lines, lines: list[str]) -> None:
         depth = self._open[-1].depth
+        is_marked = depth and not self._plain
         for line in lines:
             target.lines.append(
-                "  " * min(depth - 1, _MAX_INDENT) + ("- " if target.is_fresh else "  ") + line if depth else line
+                "  " * min(depth - 1, _MAX_INDENT) + ("- " if target.is_fresh else "  ") + line if is_marked else line
             )
             target.has_quoted = target.has_quoted or not depth
             target.is_fresh = False
@@ -312,7 +314,8 @@ class BlockBuilder:
 
     def _flush_table(self, table: _Table) -> None:
         """Add the rows so far as a table, or as paragraphs if there is but one column, then the pictures."""
-        lines = [_join_cells(row) for row in table.rows]
+        separator = "\t" if self._plain else " | "
+        lines = [_join_cells(row, separator) for row in table.rows]
         if any(sum(map(bool, row)) > 1 for row in table.rows):
             self._add_text("table", "\n".join(lines))
         else:
@@ -375,9 +378,9 @@ def _lines_of(raw: str) -> list[str]:
     return [line for part in raw.split(LINE_BREAK) if (line := part.strip())]
 
 
-def _join_cells(row: list[str]) -> str:
+def _join_cells(row: list[str], separator: str) -> str:
     filled = [cell for cell in row if cell]
-    return filled[0] if len(filled) == 1 else " | ".join(row).rstrip(" |")
+    return filled[0] if len(filled) == 1 else separator.join(row).rstrip(separator)
 
 
 def _is_line_numbers(text: str, *, inside_table: bool) -> bool:

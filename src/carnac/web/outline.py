@@ -15,6 +15,19 @@ NUM_COUNTS = 11
 _SHARES = (1, 2, 6, 9, 12)  # Readability.js's: the farther an element is around a paragraph, the less it is credited
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageFacts:
+    """What a walk must know of the page: what links are relative to, and the words of the title.
+
+    `comments` are kept, or not; `max_width`: see `sources.node_source`.
+    """
+
+    base: str
+    title: frozenset[str] = frozenset()
+    comments: bool = False
+    max_width: int | None = None
+
+
 class Element:
     """A block element. `begin` and `end` are its events in the outline, `index` and `last` its elements.
 
@@ -111,9 +124,9 @@ class Outline:
             element.is_dropped, element.removed = False, None
 
 
-def build_blocks(outline: Outline, elements: Iterable[Element]) -> list[Block]:
+def build_blocks(outline: Outline, elements: Iterable[Element], *, plain: bool = False) -> list[Block]:
     """Return the blocks of what `elements` of an outline keep, in reading order."""
-    builder = BlockBuilder()
+    builder = BlockBuilder(plain=plain)
     events = outline.events
     for element in elements:
         opened: list[str] = []

@@ -127,20 +127,51 @@ def figure_source(attributes: Attributes, base: str) -> tuple[str, str] | None:
     return _late_source(attributes, base) if attributes.get("itemid") or attributes.get("data-src") else None
 
 
-def picture_source(node: LexborNode, base: str) -> tuple[str, str] | None:
-    """Return what a `<picture>` around an image offers before it, if the image itself names no file."""
+def node_source(node: LexborNode, attributes: Attributes, base: str, max_width: int | None) -> tuple[str, str] | None:
+    """Return an image's URL and the attribute it came from: its own, else what the `<picture>` around it offers.
+
+    With `max_width` (pixels) the widest candidate of all srcsets that is no wider, or the narrowest if all are. Only
+    widths (`480w`) tell: densities (`2x`) are of a size that is not known.
+    """
+    if max_width is not None and (widest := _widest(node, attributes, base, max_width)) is not None:
+        return widest
+    return image_source(attributes, base) or picture_source(node, base)
+
+
+def _widest(node: LexborNode, attributes: Attributes, base: str, max_width: int) -> tuple[str, str] | None:
+    offers = [attributes, *(source.attributes for source in _offers(node))]
+    candidates = [
+        (width, link, name)
+        for offer in offers
+        for name in SET_ATTRIBUTES
+        for link, width, unit in parse_srcset(offer.get(name) or "")
+        if unit == "w"
+    ]
+    within = [candidate for candidate in candidates if candidate[0] <= max_width]
+    # Sorted by width alone: of equally wide ones the first, which is the image's own before what stands around it.
+    chosen = sorted(within, key=lambda one: -one[0]) or sorted(candidates, key=lambda one: one[0])
+    return next(((url, name) for _, link, name in chosen if (url := resolve(base, link)) is not None), None)
+
+
+def _offers(node: LexborNode) -> Iterator[LexborNode]:
+    """Yield the `<source>`s before an image, the nearest first."""
     at = node.prev
     for _ in range(_MAX_OFFERS):
         if at is None:
-            return None
-        if at.tag == "source" and (source := image_source(at.attributes, base)) is not None:
-            return source
+            return
+        if at.tag == "source":
+            yield at
         at = at.prev
-    return None
 
 
-def parse_srcset(srcset: str) -> Iterator[tuple[str, float]]:
-    """Yield the candidates of a `srcset` with their width or density (1 if none is given); URLs may hold commas."""
+def picture_source(node: LexborNode, base: str) -> tuple[str, str] | None:
+    """Return what a `<picture>` around an image offers before it, if the image itself names no file."""
+    found = (image_source(offer.attributes, base) for offer in _offers(node))
+    return next((source for source in found if source is not None), None)
+
+
+def parse_srcset(srcset: str) -> Iterator[tuple[str, float, str]]:
+    """Yield the candidates of a `srcset`: URL (it may hold commas), width or density, and `w` or `x` (1 x if none)."""
     place, end = 0, len(srcset)
     while place < end:
         while place < end and srcset[place] in _SPACE + ",":
@@ -157,12 +188,12 @@ def parse_srcset(srcset: str) -> Iterator[tuple[str, float]]:
             size = srcset[start:place]
         link = link.rstrip(",")
         if link and not link.startswith("data:"):
-            yield link, _size(size)
+            yield link, *_size(size)
 
 
-def _size(descriptor: str) -> float:
-    found = re.search(r"(\d{1,9}(?:\.\d{1,9})?)[wx]\b", descriptor)
-    return float(found[1]) if found else 1.0
+def _size(descriptor: str) -> tuple[float, str]:
+    found = re.search(r"(\d{1,9}(?:\.\d{1,9})?)([wx])\b", descriptor)
+    return (float(found[1]), found[2]) if found else (1.0, "x")
 
 
 def image_flaw(attributes: Attributes, url: str) -> str | None:

@@ -45,8 +45,9 @@ from carnac.web.outline import (
     Element,
     Event,
     Outline,
+    PageFacts,
 )
-from carnac.web.sources import Attributes, figure_source, image_flaw, image_source, is_named_as_picture, picture_source
+from carnac.web.sources import Attributes, figure_source, image_flaw, image_source, is_named_as_picture, node_source
 from carnac.web.tags import SECTIONS
 
 MIN_PARAGRAPH = 25
@@ -66,24 +67,23 @@ _NEVER_UNLIKELY = frozenset(("a", "h2", "h3", "h4", "h5", "h6"))
 _MAX_EMOJI = 8  # characters, with their modifiers
 _MAX_BYLINE = 100  # characters
 _SOURCES = frozenset(("src", "srcset", "width", "height"))
+PassedOver = list[tuple[int, LexborNode]]
 
 
 class Walk:
     """A walk over `root` and what is below it.
 
-    `title`: a heading that says the same is left out, once. With `strict`, so are elements whose names say that they
-    are no content, comments without `comments`, and the line that names the author.
+    A heading that says the same as the title is left out, once. With `strict`, so are elements whose names say that
+    they are no content, comments unless they are wanted, and the line that names the author. `passed_over` gets the
+    elements that the walk goes by, each with the number of events before it.
     """
 
     def __init__(
-        self, root: LexborNode, base: str, title: frozenset[str], *, strict: bool, comments: bool = False,
-        passed_over: list[tuple[int, LexborNode]] | None = None,
-    ) -> None:  # fmt: skip
-        self._root = root
-        self._base = base
-        self._title = title
-        self._max_heading = 100 + 3 * sum(map(len, title))  # characters: what is longer does not say the same
-        self._strict, self._comments, self._passed_over = strict, comments, passed_over
+        self, root: LexborNode, page: PageFacts, *, strict: bool, passed_over: PassedOver | None = None
+    ) -> None:
+        self._root, self._base, self._title, self._max_width = root, page.base, page.title, page.max_width
+        self._max_heading = 100 + 3 * sum(map(len, page.title))  # characters: what is longer does not say the same
+        self._strict, self._comments, self._passed_over = strict, page.comments or not strict, passed_over
         self._events: list[Event] = []
         self._run: list[str] = []
         self._link_share = 0.0  # of the text that counts as linked
@@ -352,7 +352,7 @@ class Walk:
         return True
 
     def _add_picture(self, node: LexborNode, attributes: Attributes, *, is_copy: bool = False) -> None:
-        source = image_source(attributes, self._base) or picture_source(node, self._base)
+        source = node_source(node, attributes, self._base, self._max_width)
         if source is None or (self._is_after_picture and source[0] == self._copied):
             return
         url, name = source
