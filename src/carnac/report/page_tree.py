@@ -34,7 +34,7 @@ from carnac.web.outline import (
     build_blocks,
 )
 from carnac.web.settings import ExtractSettings
-from carnac.web.tags import WALK_ROLES
+from carnac.web.tags import LEAF, NEVER, WALK_ROLES
 from carnac.web.walk import Walk
 
 State = Literal["kept", "around", "not chosen", "dropped", "passed over"]
@@ -148,7 +148,7 @@ def trace(root: LexborNode, facts: PageFacts, *, is_strict: bool) -> tuple[Outli
     nodes: list[tuple[int, LexborNode]] = []
     outline = Walk(root, facts, strict=is_strict, passed_over=nodes).outline()
     # Of a leaf it has taken what there is.
-    return outline, [(place, node) for place, node in nodes if WALK_ROLES.get(node.tag or "") != "leaf"]
+    return outline, [(place, node) for place, node in nodes if WALK_ROLES.get(node.tag or "") != LEAF]
 
 
 def _shape(outline: Outline) -> tuple[int, int, list[tuple[str, int, int]]]:
@@ -257,7 +257,7 @@ def _passed_over(node: LexborNode) -> Line:
 
 def _reason(node: LexborNode) -> str:
     tag, attributes = node.tag or "", node.attributes
-    if WALK_ROLES.get(tag) == "never":
+    if WALK_ROLES.get(tag) == NEVER:
         return f"<{tag}> holds no content"
     if is_hidden(attributes):
         return "hidden, or no content by its role"

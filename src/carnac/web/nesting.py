@@ -55,23 +55,12 @@ _NESTS &= ~_pairs(("br", "hr", "img", "input", "meta", "link", "p"))
 
 def check_nesting(html: bytes) -> None:
     """Raise RecordError `too_deep` for a page (UTF-8) that is too costly to parse."""
+    _check_attributes(html)
     is_tag = np.frombuffer(html, np.uint8) == ord("<")
+    # To list the tags costs four times what counting them does, and most pages end here.
     num_tags = int(np.count_nonzero(is_tag))
-    has_gap = _has_gap(html)
-    # Most pages end here: to list the tags costs four times what counting them does.
-    if num_tags <= _CLEAR_TAGS and not has_gap:
-        return
-    tags = np.flatnonzero(is_tag)
-    if has_gap:
-        _check_attributes(html, tags)
-    if num_tags > _CLEAR_TAGS and (num_tags > _SUSPECT_TAGS or _is_suspect(html, tags)):
+    if num_tags > _CLEAR_TAGS and (num_tags > _SUSPECT_TAGS or _is_suspect(html, np.flatnonzero(is_tag))):
         _Simulation().run(html.decode("utf_8", "replace"))
-
-
-def _has_gap(html: bytes) -> bool:
-    """Say whether there may be a stretch of `_LONG` without "<": it would hold one of these blocks whole."""
-    half = _LONG // 2
-    return any(html.find(b"<", at, at + half) < 0 for at in range(0, len(html) - half + 1, half))
 
 
 def _is_suspect(html: bytes, tags: Positions) -> bool:
@@ -92,15 +81,25 @@ def _area(steps: Positions) -> int:
     return int((depths - np.minimum(np.minimum.accumulate(depths), 0)).sum())
 
 
-def _check_attributes(html: bytes, tags: Positions) -> None:
+def _check_attributes(html: bytes) -> None:
     """Look at tags that hold no other "<" for a long stretch: inline data, or attributes without end."""
-    ends = np.append(tags[1:], len(html))
-    for number in np.flatnonzero(ends - tags > _LONG):
-        start, stop = int(tags[number]), min(int(ends[number]), int(tags[number]) + 4 * _LONG)
-        if html[start + 1 : start + 2].isalpha() and html.find(b">", start, start + _LONG) < 0:
-            names = _VALUE.sub("", html[start:stop].decode("utf_8", "replace"))
-            if len(names.split(None, MAX_ATTRIBUTES)) > MAX_ATTRIBUTES:
-                raise RecordError("too_deep", f"a tag with more than {MAX_ATTRIBUTES:,} attributes")
+    half = _LONG // 2
+    stop = 0
+    for at in range(0, len(html) - half + 1, half):
+        # A long stretch holds one of these blocks whole.
+        if at < stop or html.find(b"<", at, at + half) >= 0:
+            continue
+        start, stop = html.rfind(b"<", 0, at), html.find(b"<", at + half)
+        stop = len(html) if stop < 0 else stop
+        if start >= 0 and stop - start > _LONG:
+            _check_tag(html[start : min(stop, start + 4 * _LONG)])
+
+
+def _check_tag(tag: bytes) -> None:
+    if tag[1:2].isalpha() and tag.find(b">", 0, _LONG) < 0:
+        names = _VALUE.sub("", tag.decode("utf_8", "replace"))
+        if len(names.split(None, MAX_ATTRIBUTES)) > MAX_ATTRIBUTES:
+            raise RecordError("too_deep", f"a tag with more than {MAX_ATTRIBUTES:,} attributes")
 
 
 class _Simulation:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 _GROUPS = """
 boundary: address article body center details dialog dir div fieldset footer form header hgroup hr legend listing main
 boundary: menu optgroup option p plaintext search section summary tbody tfoot thead xmp
@@ -50,13 +52,18 @@ SECTIONS = _group("section")  # a <header> or <footer> inside one is its own, no
 BANNERS = _group("banner")
 LINE_NUMBER_CLASSES = _group("line-number-class")
 
-# What the walk does with an element; all others are inline.
-WALK_ROLES: dict[str, str] = {
-    **dict.fromkeys(STRUCTURE, "block"),
-    **dict.fromkeys(_group("never-text", "aside", "control"), "never"),
-    **dict.fromkeys(("img", "amp-img", "noscript", "br", "input", "iframe", "embed", "object"), "leaf"),
-    **dict.fromkeys(("-comment", "-doctype", ""), "never"),
-    "a": "link",
+# What the walk does with an element; all others are inline. Numbers: they are compared for every element of a page.
+NEVER: Final = 0
+LEAF: Final = 1
+INLINE: Final = 2
+LINK: Final = 3
+BLOCK: Final = 4
+WALK_ROLES: dict[str, int] = {
+    **dict.fromkeys(STRUCTURE, BLOCK),
+    **dict.fromkeys(_group("never-text", "aside", "control"), NEVER),
+    **dict.fromkeys(("img", "amp-img", "noscript", "br", "input", "iframe", "embed", "object"), LEAF),
+    **dict.fromkeys(("-comment", "-doctype", ""), NEVER),
+    "a": LINK,
 }
 
 # How the tree is built (HTML standard, 13.2.6).

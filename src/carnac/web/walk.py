@@ -48,7 +48,7 @@ from carnac.web.outline import (
     PageFacts,
 )
 from carnac.web.sources import Attributes, figure_source, image_flaw, image_source, is_named_as_picture, node_source
-from carnac.web.tags import SECTIONS
+from carnac.web.tags import BLOCK, INLINE, LEAF, LINK, NEVER, SECTIONS
 
 MIN_PARAGRAPH = 25
 _HASH_LINK_SHARE = 0.3
@@ -107,14 +107,14 @@ class Walk:
     def outline(self) -> Outline:  # noqa: C901, PLR0912 -- one loop: a call for each node doubles the cost
         """Walk, and return the outline."""
         run, known, text_number = self._run, KNOWN_TAGS, TEXT_NUMBER
-        opened: list[tuple[LexborNode, str]] = []
+        opened: list[tuple[LexborNode, int]] = []
         node = self._begin()
         while node is not None or opened:
             if node is None:
                 node, role = opened.pop()
-                if role == "block":
+                if role == BLOCK:
                     self._leave_block()
-                elif role == "link":
+                elif role == LINK:
                     self._link_share = 0.0
                 node = node.next
                 continue
@@ -128,18 +128,18 @@ class Walk:
                 node = node.next
                 continue
             tag, role = known.get(number) or describe(node)
-            if role == "never" or (role == "leaf" and self._read_leaf(node, tag)):
+            if role == NEVER or (role == LEAF and self._read_leaf(node, tag)):
                 node = self._pass_over(node)
                 continue
             attributes, names = node.attributes, NO_NAMES
-            if role != "link" and ("class" in attributes or "id" in attributes):
+            if role != LINK and ("class" in attributes or "id" in attributes):
                 names = read_names(attributes.get("class"), attributes.get("id"))
-                if names.classes == _CLASSIFIER and role == "inline":
+                if names.classes == _CLASSIFIER and role == INLINE:
                     run.append(" : ")
             if (
                 (not _HIDING.isdisjoint(attributes) and is_hidden(attributes))
                 or ((names.is_unlikely or names.is_byline) and self._is_left_out(node, tag, names))
-                or ((role != "inline" or self._code_depth) and not self._enter(node, tag, role, names, attributes))
+                or ((role != INLINE or self._code_depth) and not self._enter(node, tag, role, names, attributes))
             ):
                 node = self._pass_over(node)
                 continue
@@ -148,9 +148,9 @@ class Walk:
                 opened.append((node, role))
                 node = child
             else:
-                if role == "block":
+                if role == BLOCK:
                     self._leave_block()
-                self._link_share = 0.0 if role == "link" else self._link_share
+                self._link_share = 0.0 if role == LINK else self._link_share
                 node = node.next
         return self._finish()
 
@@ -176,9 +176,9 @@ class Walk:
 
     # Elements.
 
-    def _enter(self, node: LexborNode, tag: str, role: str, names: Names, attributes: Attributes) -> bool:
+    def _enter(self, node: LexborNode, tag: str, role: int, names: Names, attributes: Attributes) -> bool:
         """Take an element in; say whether to walk below it."""
-        if role == "block":
+        if role == BLOCK:
             if tag in _HEADS and self._is_left_out_head(node, tag):
                 return False
             self._enter_block(tag, names, attributes)
@@ -186,7 +186,7 @@ class Walk:
                 self._run.append(text)
                 self._leave_block()
                 return False
-        elif role == "link":
+        elif role == LINK:
             if is_permalink(node, attributes):
                 return False
             self._link_share = _HASH_LINK_SHARE if (attributes.get("href") or "").startswith("#") else 1.0
