@@ -131,7 +131,7 @@ def test_pieces_hold_their_sample(
             got = batch.pixels[image_segments(batch) == number]
             for place, pixels in zip(inside, got, strict=True):
                 if number not in batch.stand_ins:
-                    assert np.array_equal(pixels, load_pixels(files[place], pictures))
+                    assert np.array_equal(pixels[None], load_pixels(files[place], pictures))
         labels = sum(plan["labels"].to_pylist()[n * 4 : n * 4 + 4])
         assert batch.label_tokens == labels or batch.stand_ins
 

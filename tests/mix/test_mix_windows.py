@@ -36,6 +36,26 @@ def test_every_position_is_in_one_window_and_no_image_is_split(
 
 
 @settings(deadline=None)
+@given(layout=layouts(), max_tokens=st.integers(6, 40), max_images=st.integers(5, 12), data=st.data())
+def test_a_picture_counts_as_often_as_the_tower_is_shown_a_square_of_it(
+    layout: tuple[int, list[tuple[int, int]]], max_tokens: int, max_images: int, data: st.DataObject
+) -> None:
+    length, slots = layout
+    squares = data.draw(st.lists(st.integers(1, 5), min_size=len(slots), max_size=len(slots)))
+    windows = cut_windows(length, slots, max_tokens, max_images, squares)
+    assert [position for start, stop, _ in windows for position in range(start, stop)] == list(range(length))
+    for start, stop, images in windows:
+        inside = [count for slot, count in zip(slots, squares, strict=True) if start <= slot[0] < stop]
+        assert images == sum(inside) <= max_images
+
+
+def test_tiles_count_towards_the_image_budget() -> None:
+    slots = [(1, 2), (5, 2), (9, 2), (13, 2)]
+    assert cut_windows(20, slots, 100, 6, [5, 1, 1, 4]) == [(0, 9, 6), (9, 20, 5)]
+    assert cut_windows(20, slots, 100, 5, [5, 1, 1, 4]) == [(0, 5, 5), (5, 13, 2), (13, 20, 4)]
+
+
+@settings(deadline=None)
 @given(length=st.integers(2, 200), max_tokens=st.integers(3, 40))
 def test_no_position_of_a_text_is_left_alone(length: int, max_tokens: int) -> None:
     windows = cut_windows(length, [], max_tokens, 1)
@@ -67,3 +87,7 @@ def test_an_image_over_the_budget_is_an_error_that_says_what_to_change() -> None
         cut_windows(20, [(1, 11)], 10, 1)
     with pytest.raises(InputError, match="row_images is 0"):
         cut_windows(20, [(1, 2)], 10, 0)
+    with pytest.raises(
+        InputError, match=r"shown as 5 squares .* a row only holds 4 \(row_images\)\. Raise row_images or"
+    ):
+        cut_windows(20, [(1, 2)], 10, 4, [5])

@@ -11,7 +11,7 @@ from sequence_pages import real_images
 
 from carnac.core.errors import RecordError
 from carnac.sequence import pixels as module
-from carnac.sequence.pixels import grey_pixels, image_tokens, load_pixels
+from carnac.sequence.pixels import Pixels, grey_pixels, image_tokens, load_pixels
 from carnac.sequence.settings import PictureSettings
 
 PICTURES = PictureSettings(size_px=32, patch_px=8)
@@ -28,9 +28,16 @@ def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
     return buffer.getvalue()
 
 
+def square(payload: bytes, settings: PictureSettings) -> Pixels:
+    """The one square of a picture without tiles."""
+    values = load_pixels(payload, settings)
+    assert len(values) == 1
+    return np.asarray(values[0])
+
+
 def colour(payload: bytes) -> list[int]:
     """The colour of the middle, 0 to 255."""
-    values = load_pixels(payload, PICTURES)[:, 16, 16]
+    values = square(payload, PICTURES)[:, 16, 16]
     return [round(float(value * 0.5 + 0.5) * 255) for value in values]
 
 
@@ -49,17 +56,17 @@ def test_a_square_counts_its_patches() -> None:
 def test_real_pictures_become_normalised_squares(real_images: list[bytes]) -> None:
     assert len(real_images) == 40
     for payload in real_images:
-        values = load_pixels(payload, PICTURES)
+        values = square(payload, PICTURES)
         assert values.shape == (3, 32, 32)
         assert values.dtype == np.float32
         assert values.flags.c_contiguous
         assert -1 <= values.min() <= values.max() <= 1
-        assert np.array_equal(values, load_pixels(payload, PICTURES))
+        assert np.array_equal(values, square(payload, PICTURES))
 
 
 def test_mean_and_std_are_applied_per_channel() -> None:
     special = PictureSettings(size_px=8, patch_px=8, mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 0.25))
-    values = load_pixels(encoded(Image.new("RGB", (9, 5), (255, 255, 0))), special)
+    values = square(encoded(Image.new("RGB", (9, 5), (255, 255, 0))), special)
     assert values[:, 4, 4].tolist() == [1.0, 1.0, -4.0]
 
 
@@ -78,7 +85,7 @@ def test_transparency_is_laid_on_white() -> None:
 def test_hidden_colours_do_not_bleed_into_edges() -> None:
     image = Image.new("RGBA", (320, 320), (0, 0, 0, 0))
     image.paste((255, 255, 255, 255), (155, 0, 320, 320))
-    assert load_pixels(encoded(image), PICTURES).min() == 1.0
+    assert square(encoded(image), PICTURES).min() == 1.0
 
 
 def test_palettes_with_and_without_transparency() -> None:
@@ -97,13 +104,13 @@ def test_grey_pictures(mode: str, value: int, wanted: int) -> None:
 
 def test_pictures_without_a_natural_white_are_stretched() -> None:
     ramp = np.linspace(-3, 9, 64, dtype=np.float32).reshape(8, 8)
-    values = load_pixels(encoded(Image.fromarray(ramp), "TIFF"), PICTURES)
+    values = square(encoded(Image.fromarray(ramp), "TIFF"), PICTURES)
     assert values.min() < -0.9
     assert values.max() > 0.9
     wide = Image.fromarray(np.asarray([[0, 200_000], [0, 200_000]], dtype=np.int32))
-    assert load_pixels(encoded(wide, "TIFF"), PICTURES).max() == 1.0
+    assert square(encoded(wide, "TIFF"), PICTURES).max() == 1.0
     nothing = Image.fromarray(np.full((4, 4), np.nan, dtype=np.float32))
-    assert load_pixels(encoded(nothing, "TIFF"), PICTURES).max() == -1.0
+    assert square(encoded(nothing, "TIFF"), PICTURES).max() == -1.0
 
 
 def test_cmyk_jpegs_keep_their_colour() -> None:
@@ -121,24 +128,24 @@ def test_pictures_are_turned_upright(orientation: int, form: str) -> None:
     payload = encoded(image, form, exif=exif, **({} if form in ("PNG", "TIFF") else {"quality": 95}))
     with Image.open(io.BytesIO(payload)) as stored:
         upright = ImageOps.exif_transpose(stored).convert("RGB")
-    wanted = load_pixels(encoded(upright), PICTURES)
-    assert np.abs(load_pixels(payload, PICTURES) - wanted).max() < 0.06
+    wanted = square(encoded(upright), PICTURES)
+    assert np.abs(square(payload, PICTURES) - wanted).max() < 0.06
     if orientation != 1:
-        assert np.abs(wanted - load_pixels(encoded(image), PICTURES)).max() > 0.5
+        assert np.abs(wanted - square(encoded(image), PICTURES)).max() > 0.5
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_exif_costs_nothing() -> None:
     payload = encoded(slope(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff\xff\xff")
-    assert np.abs(load_pixels(payload, PICTURES) - load_pixels(encoded(slope()), PICTURES)).max() < 0.1
+    assert np.abs(square(payload, PICTURES) - square(encoded(slope()), PICTURES)).max() < 0.1
 
 
 def test_a_draft_looks_like_the_whole() -> None:
     payload = encoded(slope(1600, 1200), "JPEG", quality=95)
     with Image.open(io.BytesIO(payload)) as whole:
         whole.load()
-        wanted = load_pixels(encoded(whole), PICTURES)
-    assert np.abs(load_pixels(payload, PICTURES) - wanted).mean() < 0.01
+        wanted = square(encoded(whole), PICTURES)
+    assert np.abs(square(payload, PICTURES) - wanted).mean() < 0.01
 
 
 def test_the_first_frame_is_taken() -> None:
@@ -152,14 +159,14 @@ def test_the_first_frame_is_taken() -> None:
 )
 def test_what_is_no_picture_is_a_bad_record(payload: bytes) -> None:
     with pytest.raises(RecordError) as caught:
-        load_pixels(payload, PICTURES)
+        square(payload, PICTURES)
     assert caught.value.reason == "image_does_not_decode"
 
 
 def test_huge_pictures_are_refused_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_PIXELS", 63 * 48)
     with pytest.raises(RecordError, match="64 x 48 pixels") as caught:
-        load_pixels(encoded(slope()), PICTURES)
+        square(encoded(slope()), PICTURES)
     assert caught.value.reason == "image_too_large"
 
 
@@ -171,7 +178,7 @@ def test_damage_gives_pixels_or_a_bad_record(form: str, cut: float, flips: list[
     for place, flip in flips:
         payload[int(place * len(payload))] ^= flip
     try:
-        values = load_pixels(bytes(payload[: max(1, round(cut * len(payload)))]), PICTURES)
+        values = square(bytes(payload[: max(1, round(cut * len(payload)))]), PICTURES)
     except RecordError:
         return
     assert values.shape == (3, 32, 32)
@@ -181,4 +188,4 @@ def test_damage_gives_pixels_or_a_bad_record(form: str, cut: float, flips: list[
 def test_truncated_real_pictures_are_bad_records(real_images: list[bytes]) -> None:
     for payload in real_images[:10]:
         with pytest.raises(RecordError):
-            load_pixels(payload[: len(payload) // 2], PICTURES)
+            square(payload[: len(payload) // 2], PICTURES)

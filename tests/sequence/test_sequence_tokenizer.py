@@ -100,6 +100,7 @@ def test_no_space_is_put_before_text(tokenizer: LoadedTokenizer) -> None:
 
 
 def test_special_ids_are_spelled_out(tokenizer: LoadedTokenizer) -> None:
+    assert tokenizer.begin is not None
     assert tokenizer.decode([tokenizer.begin, *tokenizer.encode("a"), tokenizer.end]) == "<|begin|>a<|end|>"
 
 

@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from carnac.core.errors import InputError
 from carnac.sequence.layout import Layout
 from carnac.sequence.pixels import Pixels
+from carnac.sequence.pretrained_tokenizer import read_tokenizer_folder
 from carnac.sequence.settings import PictureSettings, TokenizerSettings
 from carnac.sequence.tokenizer import LoadedTokenizer, ready, train_tokenizer
 from carnac.serve.chat import HELP, ChatSession, read_picture, readable
@@ -91,6 +93,28 @@ def test_any_ids_are_said_once_and_completely(ids: list[int]) -> None:
 def test_any_text_comes_back(text: str) -> None:
     ids = tokenizer().encode(text)
     assert "".join(readable(ids, tokenizer())) == text.encode(errors="replace").decode()
+
+
+def words_of(folder: Path) -> LoadedTokenizer:
+    """A tokenizer of the kind of Llama 2: a space belongs to the word after it and is dropped before the first."""
+    base = Tokenizer(models.BPE(unk_token="<unk>"))  # noqa: S106 - no password
+    base.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    base.decoder = decoders.Metaspace(prepend_scheme="first")
+    trainer = trainers.BpeTrainer(vocab_size=90, special_tokens=["<unk>", "</s>"], show_progress=False)
+    base.train_from_iterator(["the old mill turns in the evening. " * 9], trainer)
+    base.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+    return read_tokenizer_folder(folder, PICTURES)
+
+
+def test_words_keep_the_spaces_between_them(tmp_path: Path) -> None:
+    words = words_of(tmp_path)
+    ids = words.encode("the old mill turns in the evening.")
+    assert len(ids) < 12
+    assert "".join(readable(ids, words)) == words.decode(ids) == "the old mill turns in the evening."
+    for cut in range(1, len(ids)):
+        said = "".join(readable(ids[cut:], words, ids[cut - 1 : cut]))
+        assert words.decode(ids[:cut]) + said == words.decode(ids)
 
 
 # -- the conversation

@@ -18,7 +18,8 @@ class Piece:
     """A window of one sample's tokens, placed whole in one row.
 
     `shard` is the unit name of the sample's part, `row` its row there. The window is tokens [start, stop) of the sample
-    as laid out by `sequence.layout`; it never splits an image's tokens. `images` counts the images inside the window.
+    as laid out by `sequence.layout`; it never splits a picture's tokens. `images` counts the squares inside the window:
+    whole pictures, and tiles of pictures.
     """
 
     source: str
@@ -43,7 +44,7 @@ class Batch:
     positions       int64 [R, T]    0, 1, 2 ... restarting at each piece: with no attention mask, transformers 5 builds
                                     each family's own packed mask from these (padding is a piece of its own)
     segment         int64 [R, T]    index into `provenance` of the piece that a token belongs to; -1 for padding
-    image_slots     int64 [N, 3]    row, first position and number of positions that image n fills
+    image_slots     int64 [N, 3]    row, first position and number of positions that square n fills
     image_of_token  int64 [R, T]    the last image of the same piece at or before a token (cross-attention); -1 for none
     pixels          float32 [N, C, H, W]    normalised for the vision tower
     provenance      the piece of each segment, in row-major order

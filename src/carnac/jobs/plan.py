@@ -1,4 +1,7 @@
-"""Shards to a plan: a tokenizer trained on their texts, their pieces, the rows of every batch. Used by `train`."""
+"""Shards to a plan: a tokenizer (trained on their texts, or another model's), their pieces, the rows of every batch.
+
+Used by `train`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -14,13 +18,16 @@ from carnac.engine.manifest import Manifest, PartEntry, manifest_of, write_manif
 from carnac.engine.part import LOST, Part
 from carnac.engine.run import Runner
 from carnac.engine.tables import read_rows, read_table
-from carnac.engine.unit import Stage, Unit, digest_of
+from carnac.engine.unit import Stage, Unit, digest_of, outside_digests
 from carnac.mix.plan import PIECES, PLAN, describe_plan, make_plan, pieces_of_sample
 from carnac.mix.settings import MixSettings
+from carnac.sequence.marks import mark_names
+from carnac.sequence.pretrained_tokenizer import read_tokenizer_folder, tokenizer_files
 from carnac.sequence.settings import PictureSettings, TokenizerSettings
-from carnac.sequence.tokenizer import load_tokenizer, train_tokenizer
+from carnac.sequence.tokenizer import LoadedTokenizer, load_tokenizer, ready, train_tokenizer
 
-# The tokens by id, then the merges in their order: together they are the tokenizer.
+# The tokens by id, then the merges in their order: together they are the tokenizer. Another model's may differ in more
+# (how it normalises, scores): the digest of its file is one row more, without an id.
 VOCABULARY = pa.schema([("id", pa.int32()), ("token", pa.string()), ("merge", pa.string())])
 
 
@@ -36,11 +43,12 @@ class PlanSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizerTask:
-    """What a worker needs to train the tokenizer."""
+    """What a worker needs to train the tokenizer, or to take over another model's."""
 
     shards: tuple[Place, ...]
     folder: Path
     settings: TokenizerSettings
+    pictures: PictureSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,17 +91,14 @@ class Plan:
 
 def make_plan_folder(shards: Manifest, folder: Path, settings: PlanSettings, runner: Runner) -> Plan:
     """Write the parts of `folder/tokenizer`, `folder/pieces` and `folder/rows`; `Plan.publish` lists them."""
-    paths = tuple(entry.path for entry in shards.parts)
     names = {"shards": str(shards.folder)}
-    tokenizer_settings = settings.tokenizer.model_dump(mode="json")
-    task = TokenizerTask(shards=paths, folder=folder / "tokenizer", settings=settings.tokenizer)
-    unit = TOKENIZER.unit("tokenizer", task, settings=tokenizer_settings, inputs=[shards.digest])
+    unit, tokenizer_settings = _tokenizer_unit(shards, folder / "tokenizer", settings)
     trained = runner.do(TOKENIZER, [unit], folder / "tokenizer")
     tokenizer_file = folder / "tokenizer" / f"{unit.stem}.json"
     vocabulary = manifest_of(TOKENIZER, folder / "tokenizer", trained, tokenizer_settings, names)
 
     cutting = {
-        "pictures": settings.pictures.model_dump(mode="json"),
+        "pictures": _placing(settings.pictures),
         "row_tokens": settings.mix.row_tokens,
         "row_images": settings.mix.row_images,
     }
@@ -130,17 +135,56 @@ def make_plan_folder(shards: Manifest, folder: Path, settings: PlanSettings, run
     return Plan(tokenizer_file=tokenizer_file, rows=rows[0], digest=digest, manifests=manifests)
 
 
+def _placing(pictures: PictureSettings) -> dict[str, Any]:
+    """Return the picture settings that pieces are keyed by. Settings that came later count where they are used.
+
+    So a plan that was made before them is still good. (Mean and std place no token, but stood in the first keys.)
+    """
+    first = {"size_px", "patch_px", "mean", "std"}
+    later = pictures.model_dump(mode="json", exclude={*first, "resample", "normalisation"}, exclude_defaults=True)
+    return {**pictures.model_dump(mode="json", include=first), **later}
+
+
+def _tokenizer_unit(shards: Manifest, folder: Path, settings: PlanSettings) -> tuple[Unit, dict[str, Any]]:
+    """Return the unit that makes the tokenizer, with its settings.
+
+    What a tokenizer does not depend on is not in its key: the texts and sizes of one that is given, pictures without
+    marks.
+    """
+    given = settings.tokenizer.folder
+    marks = mark_names(settings.pictures)
+    affecting = {"marks": list(marks)} if marks else {}
+    if given is None:
+        affecting |= settings.tokenizer.model_dump(mode="json", exclude={"folder"})
+    inputs = [shards.digest] if given is None else outside_digests(tokenizer_files(given))
+    task = TokenizerTask(
+        shards=tuple(entry.path for entry in shards.parts),
+        folder=folder,
+        settings=settings.tokenizer,
+        pictures=settings.pictures,
+    )
+    return TOKENIZER.unit("tokenizer", task, settings=affecting, inputs=inputs), affecting
+
+
 def train_tokenizer_unit(unit: Unit, part: Part) -> None:
-    """Train a tokenizer on all texts of the shards; its vocabulary becomes the rows of the part."""
+    """Train a tokenizer on all texts of the shards, or take another model's; its vocabulary becomes the part's rows."""
     task: TokenizerTask = unit.task
-    tokenizer = train_tokenizer(_texts(task.shards), task.settings)
-    text = tokenizer.to_str(pretty=True) + "\n"
+    tokenizer = _tokenizer(task)
+    text = tokenizer.to_json()
     part.beside(task.folder, ".json").write_text(text, encoding="utf-8")
-    for token, number in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
+    for token, number in sorted(tokenizer.tokenizer.get_vocab().items(), key=lambda item: item[1]):
         part.write({"id": number, "token": token})
-    for merge in json.loads(text)["model"]["merges"]:
+    for merge in json.loads(text)["model"].get("merges", ()):
         part.write({"merge": " ".join(merge)})
-    part.count("tokens", tokenizer.get_vocab_size())
+    if task.settings.folder is not None:
+        part.write({"token": digest_of(json.loads(text))})
+    part.count("tokens", tokenizer.vocabulary_size)
+
+
+def _tokenizer(task: TokenizerTask) -> LoadedTokenizer:
+    if task.settings.folder is not None:
+        return read_tokenizer_folder(task.settings.folder, task.pictures)
+    return ready(train_tokenizer(_texts(task.shards), task.settings, mark_names(task.pictures)))
 
 
 def cut_pieces(unit: Unit, part: Part) -> None:

@@ -24,8 +24,8 @@ class PlacedPiece:
     """A piece with what fills its T positions.
 
     ids, labels  int64 [T]
-    slots        (start, length) of each image's positions, counted from the window's start
-    pixels       float32 [3, H, W] per slot
+    slots        (start, length) of each square's image tokens, counted from the window's start
+    pixels       float32 [k, 3, S, S] per picture; their squares are the slots, in order
     stand_in     whether a picture did not decode and is grey
     """
 
@@ -46,10 +46,11 @@ def place(
     Raises InputError when the window does not fit the layout: the piece was cut from another one.
     """
     inside = [number for number, (start, _) in enumerate(layout.slots) if piece.start <= start < piece.stop]
-    if piece.stop > len(layout.ids) or len(inside) != piece.images:
+    squares = [start for number in inside for start in layout.tiles[number]]
+    if piece.stop > len(layout.ids) or len(squares) != piece.images:
         raise InputError(
             f"row {piece.row} of shard {piece.shard}: the plan says positions {piece.start} to {piece.stop} hold "
-            f"{piece.images} images, the sample has {len(layout.ids)} positions and {len(inside)} images there. "
+            f"{piece.images} images, the sample has {len(layout.ids)} positions and {len(squares)} images there. "
             "The plan was made with another tokenizer, other picture settings or other shards: plan again."
         )
     pixels, stand_in = [], False
@@ -57,7 +58,7 @@ def place(
         try:
             pixels.append(load_pixels(files[number], pictures))
         except RecordError:
-            pixels.append(grey_pixels(pictures))
+            pixels.append(np.repeat(grey_pixels(pictures)[None], len(layout.tiles[number]), axis=0))
             stand_in = True
     labels = layout.labels[piece.start : piece.stop].copy()
     labels[slice(None) if masked or stand_in else -1] = IGNORED  # -1: the next token is in another piece
@@ -65,7 +66,7 @@ def place(
         piece=piece,
         ids=layout.ids[piece.start : piece.stop],
         labels=labels,
-        slots=tuple((layout.slots[number][0] - piece.start, layout.slots[number][1]) for number in inside),
+        slots=tuple((start - piece.start, layout.tile_tokens) for start in squares),
         pixels=tuple(pixels),
         stand_in=stand_in,
     )
@@ -114,7 +115,10 @@ def batch_of_samples(
     for number, sample in enumerate(samples):
         layout = lay_out(sample, tokenizer, pictures)
         files = [image for image in sample.images if image is not None]
-        for start, stop, images in cut_windows(len(layout.ids), layout.slots, row_tokens, max(1, len(files))):
+        squares = [len(starts) for starts in layout.tiles]
+        for start, stop, images in cut_windows(
+            len(layout.ids), layout.slots, row_tokens, max(1, sum(squares)), squares
+        ):
             piece = Piece(source=sample.source, shard=sample.id, row=number, start=start, stop=stop, images=images)
             rows.append([place(piece, layout, files, pictures)])
     width = max((row[0].piece.tokens for row in rows), default=0)
@@ -128,7 +132,7 @@ def with_pixels(batch: Batch, pixels: Pixels) -> Batch:
 
 
 def image_segments(batch: Batch) -> Integers:
-    """Return, for each image, the index into `provenance` of its piece: int64 [N]."""
+    """Return, for each image (each square of one), the index into `provenance` of its piece: int64 [N]."""
     return batch.segment[batch.image_slots[:, 0], batch.image_slots[:, 1]]
 
 
@@ -140,5 +144,5 @@ def _last_image(placed: PlacedPiece, num_before: int) -> Integers:
 
 def _stacked(pixels: Sequence[Pixels], pictures: PictureSettings) -> Pixels:
     if pixels:
-        return np.stack(pixels)
+        return np.concatenate(pixels)
     return np.empty((0, 3, pictures.size_px, pictures.size_px), dtype=np.float32)

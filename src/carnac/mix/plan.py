@@ -95,7 +95,8 @@ def pieces_of_sample(
     """
     found, without_labels = [], 0
     layout = lay_out(sample_from_row(sample), tokenizer, pictures)
-    for start, stop, images in cut_windows(len(layout.ids), layout.slots, mix.row_tokens, mix.row_images):
+    squares = [len(starts) for starts in layout.tiles]
+    for start, stop, images in cut_windows(len(layout.ids), layout.slots, mix.row_tokens, mix.row_images, squares):
         # The last position of a window predicts a token of the next one: no label (`core.batch`).
         labels = int((layout.labels[start : stop - 1] != IGNORED).sum())
         if not labels:

@@ -13,7 +13,11 @@ class MixSettings(Settings):
     row_tokens: int = Field(
         default=512, ge=2, description="positions of a row: the model's context, image tokens included"
     )
-    row_images: int = Field(default=8, ge=0, description="images of a row at most; bounds the work of the vision tower")
+    row_images: int = Field(
+        default=8,
+        ge=0,
+        description="images of a row at most, a tile counting as one; bounds the work of the vision tower",
+    )
     rows_per_batch: int = Field(default=8, ge=1, description="rows of a global batch, over all processes")
     pieces_per_block: int = Field(
         default=16384,

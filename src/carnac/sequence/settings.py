@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,21 +11,64 @@ from carnac.recipe.settings import Settings
 
 Positive = Annotated[float, Field(gt=0)]
 
+# Idefics3's processor shrinks a longer side to this before it cuts tiles: beyond it, its counts would not be ours.
+MAX_SIDE_PX = 4096
+
 
 class TokenizerSettings(Settings):
-    """A byte-level BPE trained on the project's own texts."""
+    """A byte-level BPE trained on the project's own texts, or the tokenizer of another model."""
 
     vocabulary_size: int = Field(
         default=4096, ge=260, description="tokens in all: 4 special ones, 256 bytes, the rest learned merges"
     )
     min_frequency: int = Field(default=2, ge=1, description="a pair that occurs less often is never merged")
+    folder: Path | None = Field(
+        default=None,
+        description="nothing is trained: the tokenizer of another model, a folder with tokenizer.json and "
+        "tokenizer_config.json; the special tokens that it lacks are added",
+    )
+
+    @model_validator(mode="after")
+    def _trained_or_given(self) -> Self:
+        # A kept recipe spells out every default: those are no contradiction.
+        fields = type(self).model_fields
+        changed = [name for name in ("vocabulary_size", "min_frequency") if getattr(self, name) != fields[name].default]
+        if self.folder is not None and changed:
+            names = " and ".join(changed)
+            raise ValueError(f"{names}: only for a tokenizer that is trained; folder brings its own. Leave one out.")
+        return self
 
 
 class PictureSettings(Settings):
-    """Pictures as square grids of patches. The defaults of `mean` and `std` are SigLIP's."""
+    """Pictures as squares of patches: one square each, or tiles and the whole. `mean` and `std` default to SigLIP's."""
 
-    size_px: int = Field(default=96, ge=1, description="side of the square that every picture is resized to")
-    patch_px: int = Field(default=16, ge=1, description="side of a patch; one patch is one image token")
+    size_px: int = Field(default=96, ge=1, description="side of a square that the vision tower is shown")
+    patch_px: int = Field(default=16, ge=1, description="side of a patch")
+    tokens: int | None = Field(
+        default=None, ge=1, description="image tokens of one square; left out, what the connector makes of its patches"
+    )
+    max_tiles: int = Field(
+        default=1,
+        ge=1,
+        le=6,
+        description="1: a picture is one square; more: it is cut into tiles, so many along its longest side, and shown "
+        "whole after them (Idefics3: 4)",
+    )
+    marks: Literal["none", "idefics3"] = Field(
+        default="none",
+        description="none: image tokens alone; idefics3: with Idefics3's tokens around each square, which say its row "
+        "and column",
+    )
+    resample: Literal["bilinear", "bicubic", "lanczos"] = Field(
+        default="bicubic",
+        description="the filter that pictures are resized with; left at bicubic, that of the tower's "
+        "preprocessor_config.json (Idefics3: lanczos)",
+    )
+    normalisation: Literal["tower", "given"] = Field(
+        default="tower",
+        description="tower: mean and std are those that the vision tower was trained with (of its "
+        "preprocessor_config.json, else of its family); given: as written here, which is so as soon as one of them is",
+    )
     mean: tuple[float, float, float] = Field(
         default=(0.5, 0.5, 0.5), description="taken from red, green and blue in [0, 1]"
     )
@@ -32,11 +76,46 @@ class PictureSettings(Settings):
         default=(0.5, 0.5, 0.5), description="what red, green and blue are then divided by"
     )
 
+    @property
+    def square_tokens(self) -> int:
+        """Image tokens of one square; one per patch as long as no connector has said otherwise."""
+        return self.tokens or (self.size_px // self.patch_px) ** 2
+
+    @model_validator(mode="after")
+    def _one_normalisation(self) -> Self:
+        if "normalisation" not in self.model_fields_set and {"mean", "std"} & self.model_fields_set:
+            object.__setattr__(self, "normalisation", "given")  # the one field that depends on what is written
+        # A kept recipe spells out every default: the same numbers beside "tower" are no contradiction.
+        fields = type(self).model_fields
+        written = [name for name in ("mean", "std") if getattr(self, name) != fields[name].default]
+        if self.normalisation == "tower" and written:
+            raise ValueError(
+                f"normalisation = tower takes mean and std from the vision tower, but {' and '.join(written)} is "
+                "written here; leave it out, or set normalisation = given."
+            )
+        return self
+
     @model_validator(mode="after")
     def _whole_patches(self) -> Self:
         if self.size_px % self.patch_px:
             raise ValueError(
                 f"size_px = {self.size_px} is not a multiple of patch_px = {self.patch_px}; "
                 f"try size_px = {max(1, self.size_px // self.patch_px) * self.patch_px}."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tiles_within_bounds(self) -> Self:
+        side_px = self.size_px * self.max_tiles
+        if self.max_tiles > 1 and self.size_px % 2:
+            # Idefics3 makes the shorter side even: of an odd square it would cut one tile more than max_tiles.
+            raise ValueError(
+                f"tiles (max_tiles = {self.max_tiles}) need an even size_px, got {self.size_px}; "
+                f"try size_px = {self.size_px + self.patch_px}."
+            )
+        if self.max_tiles > 1 and side_px > MAX_SIDE_PX:
+            raise ValueError(
+                f"max_tiles = {self.max_tiles} tiles of {self.size_px} px are {side_px} px, wanted at most "
+                f"{MAX_SIDE_PX}; try max_tiles = {max(1, MAX_SIDE_PX // self.size_px)}."
             )
         return self

@@ -1,4 +1,4 @@
-"""Texts to token ids and back: a byte-level BPE, so that every string has ids and comes back unchanged.
+"""Texts to token ids and back, by a tokenizer trained here or by another model's.
 
 Flow in: texts. Flow out: `tokenizer.json` (Hugging Face `tokenizers`), ids. Web text that happens to spell a special
 token is text: only `sequence.layout` places special ids.
@@ -6,53 +6,110 @@ token is text: only `sequence.layout` places special ids.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from carnac.core.errors import InputError
+from carnac.sequence.marks import IDEFICS3_IMAGE, LineEnds
 from carnac.sequence.settings import TokenizerSettings
 
 BEGIN, END, PAD, IMAGE = "<|begin|>", "<|end|>", "<|pad|>", "<|image|>"
 SPECIAL_TOKENS = (BEGIN, END, PAD, IMAGE)  # ids 0, 1, 2, 3 of a tokenizer trained here
 FILE_NAME = "tokenizer.json"
+# Where a tokenizer is another model's, its file holds which tokens play these parts. The library knows no such key.
+ROLES_KEY = "carnac"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roles:
+    """Which tokens of a tokenizer play which part. `added` are those that its own model has no rows for."""
+
+    begin: str | None
+    end: str
+    pad: str
+    image: str
+    marks: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedTokenizer:
-    """A tokenizer ready for use, with the ids of its special tokens. It may be sent to another process."""
+    """A tokenizer ready for use, with the ids of its special tokens. It may be sent to another process.
 
-    tokenizer: Tokenizer
-    begin: int
+    tokenizer        the library's object; `tokenizer.to_str()` is a `tokenizer.json` as transformers reads it
+    inside           the same, for text that does not begin a sequence; None where that makes no difference
+    roles            which tokens play which part
+    begin            id that begins every sequence; None where the model is used to none
+    end, pad, image  ids of the end of a document, of padding, of image tokens
+    marks            ids of the tokens around squares, by name (`sequence.marks`)
+    added_ids        ids that the language model of a given tokenizer does not know, in ascending order
+    vocabulary_size  rows that an embedding table needs: the largest id + 1
+    line_ends        ids of one and of two line ends inside a sequence
+    """
+
+    tokenizer: Tokenizer = field(repr=False)
+    inside: Tokenizer | None = field(repr=False)
+    roles: Roles
+    begin: int | None
     end: int
     pad: int
     image: int
+    marks: Mapping[str, int]
+    added_ids: tuple[int, ...]
+    vocabulary_size: int
+    line_ends: LineEnds
 
-    @property
-    def vocabulary_size(self) -> int:
-        """Number of ids, special ones included: rows of an embedding table."""
-        return int(self.tokenizer.get_vocab_size())
+    def encode(self, text: str, *, at_start: bool = True) -> list[int]:
+        """Return the ids of `text`, never a special id. A lone surrogate, which has no UTF-8 form, becomes `?`.
 
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of `text`, never a special id. A lone surrogate, which has no UTF-8 form, becomes `?`."""
-        return list(self.tokenizer.encode(text.encode(errors="replace").decode(), add_special_tokens=False).ids)
+        Some tokenizers put a space before the first text of a sequence: not `at_start`, it is left out.
+        """
+        tokenizer = self.tokenizer if at_start or self.inside is None else self.inside
+        found = tokenizer.encode(text.encode(errors="replace").decode(), add_special_tokens=False)
+        special = {self.begin, self.end, self.pad, self.image, *self.marks.values()}
+        if special.isdisjoint(found.ids):
+            return list(found.ids)
+        # Some vocabularies hold special tokens as words that merges can build (Llama 2's `</s>`): letter by letter.
+        pieces = zip(found.ids, found.offsets, strict=True)
+        return [
+            letter
+            for number, span in pieces
+            for letter in (self._letters(text, span) if number in special else [number])
+        ]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids`; special ids are spelled out, bytes that are not UTF-8 become U+FFFD."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
+    def to_json(self) -> str:
+        """Return what `load_tokenizer` reads: the library's file, with the roles of another model's tokenizer."""
+        text = str(self.tokenizer.to_str(pretty=True))
+        if self.roles == roles_by_name(self.tokenizer):
+            return text + "\n"
+        roles = {name: getattr(self.roles, name) for name in self.roles.__slots__}
+        return json.dumps({ROLES_KEY: roles, **json.loads(text)}, indent=2, ensure_ascii=False) + "\n"
+
+    def _letters(self, text: str, span: tuple[int, int]) -> list[int]:
+        tokenizer = self.inside or self.tokenizer
+        return [
+            number for letter in text[slice(*span)] for number in tokenizer.encode(letter, add_special_tokens=False).ids
+        ]
+
     def __reduce__(self) -> tuple[Any, ...]:
         # The library forgets `encode_special_tokens` on the way through pickle; without it text could forge image ids.
-        return ready, (Tokenizer.from_str(self.tokenizer.to_str()),)
+        return _from_text, (self.tokenizer.to_str(), self.roles)
 
 
-def train_tokenizer(texts: Iterable[str], settings: TokenizerSettings) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], settings: TokenizerSettings, marks: Sequence[str] = ()) -> Tokenizer:
     """Train on `texts`; equal texts in equal order give an equal tokenizer, byte for byte.
 
-    All 256 bytes are in the vocabulary whatever the texts; a small corpus may fill less than `vocabulary_size`.
+    All 256 bytes are in the vocabulary whatever the texts; a small corpus may fill less than `vocabulary_size`. With
+    `marks` (`sequence.marks.mark_names`) the image token is called as Idefics3 calls it.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -60,7 +117,7 @@ def train_tokenizer(texts: Iterable[str], settings: TokenizerSettings) -> Tokeni
     trainer = trainers.BpeTrainer(
         vocab_size=settings.vocabulary_size,
         min_frequency=settings.min_frequency,
-        special_tokens=list(SPECIAL_TOKENS),
+        special_tokens=[BEGIN, END, PAD, IDEFICS3_IMAGE, *marks] if marks else list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -68,9 +125,14 @@ def train_tokenizer(texts: Iterable[str], settings: TokenizerSettings) -> Tokeni
     return tokenizer
 
 
-def ready(tokenizer: Tokenizer) -> LoadedTokenizer:
-    """Return `tokenizer` ready for use. Raises InputError when it lacks a special token."""
-    found = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
+def ready(tokenizer: Tokenizer, roles: Roles | None = None) -> LoadedTokenizer:
+    """Return `tokenizer` ready for use; without `roles` it is one trained here.
+
+    Raises InputError when it lacks a special token.
+    """
+    roles = roles or roles_by_name(tokenizer)
+    names = [name for name in (roles.begin, roles.end, roles.pad, roles.image, *roles.marks, *roles.added) if name]
+    found = {token: tokenizer.token_to_id(token) for token in names}
     ids = {token: number for token, number in found.items() if number is not None}
     missing = found.keys() - ids.keys()
     if missing:
@@ -78,11 +140,32 @@ def ready(tokenizer: Tokenizer) -> LoadedTokenizer:
             f"the tokenizer lacks {', '.join(sorted(missing))}. Wanted one that carnac trained; train it again."
         )
     tokenizer.encode_special_tokens = True  # "special tokens are encoded like other text"
-    return LoadedTokenizer(tokenizer=tokenizer, begin=ids[BEGIN], end=ids[END], pad=ids[PAD], image=ids[IMAGE])
+    inside = _inside(tokenizer)
+    return LoadedTokenizer(
+        tokenizer=tokenizer,
+        inside=inside,
+        roles=roles,
+        begin=None if roles.begin is None else ids[roles.begin],
+        end=ids[roles.end],
+        pad=ids[roles.pad],
+        image=ids[roles.image],
+        marks={name: ids[name] for name in roles.marks},
+        added_ids=tuple(sorted(ids[name] for name in roles.added)),
+        vocabulary_size=max(tokenizer.get_vocab().values()) + 1,
+        line_ends=_line_ends(inside or tokenizer),
+    )
+
+
+def roles_by_name(tokenizer: Tokenizer) -> Roles:
+    """Return the roles of the special tokens of a tokenizer trained here: their names say them."""
+    names = [token.content for _, token in sorted(tokenizer.get_added_tokens_decoder().items())]
+    marks = tuple(name for name in names if name not in (*SPECIAL_TOKENS, IDEFICS3_IMAGE))
+    image = IDEFICS3_IMAGE if IDEFICS3_IMAGE in names and IMAGE not in names else IMAGE
+    return Roles(begin=BEGIN, end=END, pad=PAD, image=image, marks=marks)
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> Path:
-    """Write `folder/tokenizer.json` and return its path."""
+    """Write the `folder/tokenizer.json` of a tokenizer trained here and return its path."""
     path = folder / FILE_NAME
     path.write_text(tokenizer.to_str(pretty=True) + "\n", encoding="utf-8")
     return path
@@ -92,12 +175,51 @@ def load_tokenizer(path: Path) -> LoadedTokenizer:
     """Read a tokenizer file, or a folder's `tokenizer.json`. Raises InputError when missing, damaged or not ours."""
     path = path / FILE_NAME if path.is_dir() else path
     try:
-        tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}). Wanted the tokenizer of a model or plan.") from error
-    except Exception as error:  # the library raises bare Exception
-        raise InputError(f"{path}: not a tokenizer ({error}). Train it again.") from error
     try:
-        return ready(tokenizer)
+        text, roles = _split(text)
+        return _from_text(text, roles)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    except Exception as error:  # the library raises bare Exception
+        raise InputError(f"{path}: not a tokenizer ({error}). Train it again.") from error
+
+
+def _split(text: str) -> tuple[str, Roles | None]:
+    """Take our roles out of a file: the library refuses keys that it does not know."""
+    if f'"{ROLES_KEY}"' not in text:
+        return text, None
+    parts = json.loads(text)
+    given = parts.pop(ROLES_KEY, None)
+    if given is None:
+        return text, None
+    marks, added = tuple(given.pop("marks")), tuple(given.pop("added"))
+    return json.dumps(parts, ensure_ascii=False), Roles(**given, marks=marks, added=added)
+
+
+def _from_text(text: str, roles: Roles | None = None) -> LoadedTokenizer:
+    return ready(Tokenizer.from_str(text), roles)
+
+
+def _inside(tokenizer: Tokenizer) -> Tokenizer | None:
+    """Return the tokenizer of text inside a sequence: Llama 2's kind puts a space before the first word only."""
+    if tokenizer.pre_tokenizer is None:
+        return None
+    before = json.loads(tokenizer.pre_tokenizer.__getstate__())
+    steps = [before, *before.get("pretokenizers", ())]
+    first = [step for step in steps if step["type"] == "Metaspace" and step.get("prepend_scheme") == "first"]
+    if not first:
+        return None
+    for step in first:
+        step["prepend_scheme"] = "never"
+    parts = json.loads(tokenizer.to_str())
+    inside = Tokenizer.from_str(json.dumps({**parts, "pre_tokenizer": before}))
+    inside.encode_special_tokens = True
+    return inside
+
+
+def _line_ends(tokenizer: Tokenizer) -> LineEnds:
+    one, two = (tuple(tokenizer.encode(text, add_special_tokens=False).ids) for text in ("\n", "\n\n"))
+    return one, two

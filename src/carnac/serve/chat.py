@@ -44,7 +44,7 @@ class ChatSession:
         layout = lay_out_prompt(parts, self.tokenizer, self.pictures)
         pixels = self._pixels([part for part in parts if isinstance(part, bytes)])
         pieces = []
-        for piece in readable(self.reply(layout, pixels), self.tokenizer):
+        for piece in readable(self.reply(layout, pixels), self.tokenizer, layout.ids[-1:].tolist()):
             pieces.append(piece)
             print(printable(piece), end="", file=self.out, flush=True)
         print(file=self.out, flush=True)
@@ -94,7 +94,7 @@ class ChatSession:
         size = self.pictures.size_px
         if not payloads:
             return np.empty((0, 3, size, size), dtype=np.float32)
-        return np.stack([load_pixels(payload, self.pictures) for payload in payloads])
+        return np.concatenate([load_pixels(payload, self.pictures) for payload in payloads])
 
 
 def read_picture(path: Path) -> bytes:
@@ -112,22 +112,24 @@ def read_picture(path: Path) -> bytes:
     return payload
 
 
-def readable(ids: Iterable[int], tokenizer: LoadedTokenizer) -> Iterator[str]:
+def readable(ids: Iterable[int], tokenizer: LoadedTokenizer, after: Sequence[int] = ()) -> Iterator[str]:
     """Yield the text of a stream of ids as soon as it is certain; joined, it is the text of all ids at once.
 
     A character may take several ids: one U+FFFD at the end of a decoded text may be a character whose bytes are not all
-    there yet, so it waits for the next id. All before it is final.
+    there yet, so it waits for the next id. All before it is final. `after` are the ids before the first one (the last
+    of the prompt suffices): Llama 2's kind of tokenizer drops the space of a word that nothing stands before.
     """
-    pending: list[int] = []
-    said = 0
+    context, pending = list(after), []
+    known, said = len(tokenizer.decode(context)), 0
     for number in ids:
         pending.append(number)
-        text = tokenizer.decode(pending)
+        text = tokenizer.decode([*context, *pending])[known:]
         certain = text.removesuffix("\N{REPLACEMENT CHARACTER}")
         if len(certain) > said:
             yield certain[said:]
         said = len(certain)
         if certain == text:
-            pending, said = [], 0
+            context, pending, said = pending, [], 0
+            known = len(tokenizer.decode(context))
     if pending:
-        yield tokenizer.decode(pending)[said:]
+        yield tokenizer.decode([*context, *pending])[known + said :]
