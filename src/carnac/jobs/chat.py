@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
@@ -23,7 +24,7 @@ from carnac.model.settings import GenerationSettings
 from carnac.recipe.settings import ModelFolder, Recipe, ShardsFolder, Writes
 from carnac.sequence.layout import Layout, Sample, lay_out_prompt, sample_from_row
 from carnac.sequence.pixels import Pixels, load_pixels
-from carnac.serve.chat import ChatSession, readable
+from carnac.serve.chat import ChatSession
 
 CHAT = pa.schema(
     [
@@ -34,6 +35,9 @@ CHAT = pa.schema(
         ("reference", pa.string()),
     ]
 )
+
+PROMPTS_AT_ONCE = 8  # prompts that are answered side by side
+HeldOut = tuple[dict[str, Any], Layout, Pixels]  # a row without its continuation, and what the model is shown
 
 
 class ChatRecipe(Recipe):
@@ -79,31 +83,57 @@ def run(recipe: ChatRecipe, runner: Runner) -> None:
 def chat_unit(unit: Unit, part: Part) -> None:
     """Let the model go on from the beginnings of held-out documents."""
     task: ChatTask = unit.task
-    recipe = task.recipe
-    opened = open_same_model(recipe.model, task.model_digest)
+    opened = open_same_model(task.recipe.model, task.model_digest)
+    for held_out in _batches(_readable(task, opened, part), PROMPTS_AT_ONCE):
+        answers = _answers(opened, task.recipe.generation, held_out)
+        for (row, _, _), said in zip(held_out, answers, strict=True):
+            part.write({**row, "continuation": said})
+            part.count("prompts")
+
+
+def reply(opened: OpenModel, settings: GenerationSettings, layout: Layout, pixels: Pixels) -> Iterator[int]:
+    """Stream the ids that follow a prompt, up to the end of the document or a stop text."""
+    from carnac.model.generation.answer_text import ids_until_stop
+    from carnac.model.generation.generate import generate
+
+    words = opened.tokenizer
+    found = generate(opened.model, layout.ids, layout.image_slots, pixels, settings, stop_ids=[words.end])
+    if not settings.stop:
+        return found
+    encode = partial(words.encode, at_start=False)
+    return ids_until_stop(found, words.decode, encode, settings.stop, layout.ids[-1:].tolist())
+
+
+def _answers(opened: OpenModel, settings: GenerationSettings, held_out: Sequence[HeldOut]) -> list[str]:
+    from carnac.model.generation.generate import answer_prompts
+    from carnac.model.generation.prompt import Prompt
+
+    words = opened.tokenizer
+    prompts = [Prompt(ids=layout.ids, places=layout.image_slots[:, 1], pixels=pixels) for _, layout, pixels in held_out]
+    answers = answer_prompts(opened.model, prompts, settings, words.decode, stop_ids=[words.end])
+    return [answer.text for answer in answers]
+
+
+def _readable(task: ChatTask, opened: OpenModel, part: Part) -> Iterator[HeldOut]:
+    """Yield as many prompts as are asked for; one whose picture does not decode is quarantined."""
+    recipe, pictures = task.recipe, opened.inputs.pictures
     left = min(recipe.num_prompts, recipe.limit or recipe.num_prompts)
     for sample, image, prompt, reference in _prompts(task.shards, recipe.prompt_characters):
         if not left:
-            break
+            return
         try:
-            pixels = load_pixels(image, opened.inputs.pictures)[None]
+            pixels = load_pixels(image, pictures)
         except RecordError as error:
             part.quarantine(sample.id, error.reason, error.detail)
             continue
         left -= 1
-        layout = lay_out_prompt([image, prompt], opened.tokenizer, opened.inputs.pictures)
-        said = "".join(readable(reply(opened, recipe.generation, layout, pixels), opened.tokenizer))
-        row = {"id": sample.id, "image": image, "prompt": prompt, "continuation": said, "reference": reference}
-        part.write(row)
-        part.count("prompts")
+        row = {"id": sample.id, "image": image, "prompt": prompt, "reference": reference}
+        yield row, lay_out_prompt([image, prompt], opened.tokenizer, pictures), pixels
 
 
-def reply(opened: OpenModel, settings: GenerationSettings, layout: Layout, pixels: Pixels) -> Iterator[int]:
-    """Stream the ids that follow a prompt."""
-    from carnac.model.generate import generate
-
-    slots = np.array([(0, start, length) for start, length in layout.slots], dtype=np.int64).reshape(-1, 3)
-    return generate(opened.model, layout.ids, slots, pixels, settings, stop_ids=[opened.tokenizer.end])
+def _batches(prompts: Iterator[HeldOut], size: int) -> Iterator[list[HeldOut]]:
+    while batch := list(islice(prompts, size)):
+        yield batch
 
 
 def open_chat(folder: Path, settings: GenerationSettings) -> ChatSession:
@@ -130,4 +160,4 @@ def _prompts(shards: Manifest, characters: int) -> Iterator[tuple[Sample, bytes,
                     break
 
 
-STAGE = Stage(name="chat", version=1, schema=CHAT, work=chat_unit)
+STAGE = Stage(name="chat", version=2, schema=CHAT, work=chat_unit)

@@ -1,0 +1,1 @@
+"""Generation beside transformers' `generate`, on the same exported model."""

@@ -1,0 +1,1 @@
+"""A prompt with pictures -> an answer."""
