@@ -1,0 +1,164 @@
+"""Models to and from folders of transformers' own classes: `config.json`, safetensors, `generation_config.json`.
+
+transformers writes the weights itself, so the names in the file are those that it, and what else serves such folders,
+expects. Nothing is fetched, unpickled or run from a folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from carnac.core.errors import InputError
+from carnac.model.added_tokens import language_weights, vision_weights
+from carnac.model.autoregressive import AutoregressiveModel
+from carnac.model.formats import FORMATS, FormatName, refusals
+from carnac.model.formats.description import Description
+from carnac.model.formats.language_model import refuse_built_language
+from carnac.model.language import language_from_config
+from carnac.model.settings import ModelSettings, TowerSettings
+from carnac.model.vision import vision_from_config
+
+HEAD = "lm_head.weight"  # where both formats keep the output layer
+FORMAT_OF: dict[str, FormatName] = {kind: name for name, form in FORMATS.items() for kind in form.MODEL_TYPES}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpecialIds:
+    """Ids that a served model must know: of the image token, and of begin, end and padding of a sequence."""
+
+    image: int
+    begin: int | None
+    end: int
+    pad: int
+
+
+def write_folder(
+    model: AutoregressiveModel, described: Description, name: FormatName, ids: SpecialIds, out: Path
+) -> None:
+    """Write `model` into `out` in format `name`, weights in the precision that they have.
+
+    Raises InputError with a sentence where the format cannot express the model; nothing is written then.
+    """
+    check_expressible(model, described, name)
+    from transformers import AutoModelForImageTextToText, GenerationConfig
+
+    form = FORMATS[name]
+    config = form.configuration(described, ids.image)
+    body = model.language.base_model_prefix
+    language = {HEAD if name == _head(model.language) else name: each for name, each in language_weights(model).items()}
+    tensors = form.their_tensors(described, vision_weights(model), model.connector.state_dict(), language, body)
+    with torch.device("meta"):
+        theirs = AutoModelForImageTextToText.from_config(config)  # type: ignore[no-untyped-call]
+    if config.tie_word_embeddings:
+        tensors[HEAD] = tensors[f"{form.TEXT}embed_tokens.weight"]
+    theirs.load_state_dict({key: tensor.detach() for key, tensor in tensors.items()}, assign=True)
+    theirs.tie_weights()
+    generation: Any = GenerationConfig  # transformers is untyped
+    theirs.generation_config = generation(
+        bos_token_id=ids.begin, eos_token_id=ids.end, pad_token_id=ids.pad, do_sample=False
+    )
+    with _quietly():
+        theirs.save_pretrained(out)
+    for path in out.glob("*.safetensors"):
+        path.chmod((out / "config.json").stat().st_mode)  # the library closes weights to others
+
+
+def check_expressible(model: AutoregressiveModel, described: Description, name: FormatName) -> None:
+    """Raise InputError with every reason why format `name` cannot express `model`."""
+    found = [f"{'.'.join(place)}: {sentence}" for place, sentence in refusals(name, described)]
+    built = refuse_built_language(model.language)
+    if not found and built:
+        found = [f"model.language: the {name} format cannot express this model: {built}; no other format can either."]
+    if found:
+        raise InputError("\n".join(found))
+
+
+def read_folder(folder: Path) -> tuple[AutoregressiveModel, Any]:
+    """Return (our model with the weights of `folder`, in float32; transformers' configuration of the whole).
+
+    Knows Idefics3, SmolVLM and LLaVA. Raises InputError for a folder of another model, or whose weights are not whole.
+    """
+    config, name = _read_config(folder)
+    form = FORMATS[name]
+    settings_of_vision, connector = form.our_settings(config)
+    tensors = {key: tensor.float() for key, tensor in _read_model(folder).state_dict().items()}
+    settings = ModelSettings(
+        vision=settings_of_vision,
+        connector=connector,
+        language=TowerSettings(type=config.text_config.model_type),
+    )
+    with torch.random.fork_rng(devices=[]):  # the random weights are overwritten; the caller's state is not to move
+        vision = vision_from_config(form.our_vision(config))
+        language = language_from_config(config.text_config)
+        model = AutoregressiveModel(settings, vision, language).float().eval()
+    tensors = {_head(language) if name == HEAD else name: tensor for name, tensor in tensors.items()}
+    parts = form.our_tensors(config, tensors, language.base_model_prefix)
+    for part, found in zip((vision, model.connector, language), parts, strict=True):
+        part.load_state_dict(found)
+    return model, config
+
+
+def _head(language: Any) -> str:
+    """Return the name of the output layer's weight, `lm_head.weight` in most families."""
+    head = language.get_output_embeddings()
+    return next(f"{name}.weight" for name, module in language.named_modules() if module is head)
+
+
+def _read_config(folder: Path) -> tuple[Any, FormatName]:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        detail = " ".join(str(error).split())[:300]
+        raise InputError(f"{folder}: no configuration that transformers can read ({detail})") from error
+    if config.model_type not in FORMAT_OF:
+        known = ", ".join(sorted(FORMAT_OF))
+        raise InputError(f"{folder / 'config.json'}: a model of type {config.model_type!r}; wanted one of {known}")
+    return config, FORMAT_OF[config.model_type]
+
+
+def _read_model(folder: Path) -> Any:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForImageTextToText
+
+    auto: Any = AutoModelForImageTextToText
+    try:
+        with _quietly():
+            theirs, report = auto.from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # told below
+                output_loading_info=True,
+            )
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        detail = " ".join(str(error).split())[:300]
+        raise InputError(f"{folder}: its weights cannot be read ({detail}); wanted whole safetensors files") from error
+    for kind in ("missing", "mismatched"):
+        names = sorted(each if isinstance(each, str) else each[0] for each in report[f"{kind}_keys"])
+        if names:
+            raise InputError(f"{folder}: weights of another model: {len(names)} {kind}, first {names[0]}")
+    return theirs.eval()
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    from transformers.utils import logging as transformers_logging
+
+    logging: Any = transformers_logging  # untyped
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # what is wrong with a folder is said in a sentence of ours
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()
