@@ -34,6 +34,7 @@ class Story:
     funnel: tuple[dict[str, Any], ...]
     metrics: tuple[dict[str, Any], ...]
     model: dict[str, Any] | None
+    model_folder: Place | None
     evaluation: dict[str, Any] | None
     chats: tuple[dict[str, Any], ...]
 
@@ -83,6 +84,7 @@ def read_story(folder: Place) -> Story:
     passes = [step["name"] for step in funnel["steps"]]
     folders = sorted(find_folders(folder, names), key=lambda found: _place(found, passes))
     recipes = [folder / name for name in _named(names, RECIPE)]
+    model, model_folder = _model(folder, names)
     lost = [lost_records(found, recipes) for found in folders]
     chats = [found.content for found in folders if found.stage == "chat"]
     story = Story(
@@ -91,7 +93,8 @@ def read_story(folder: Place) -> Story:
         lost=tuple(records for records in lost if records is not None),
         funnel=tuple(funnel["steps"]),
         metrics=tuple(_metrics(folder, names)),
-        model=_model(folder, names),
+        model=model,
+        model_folder=model_folder,
         evaluation=_first_json(folder, names, "evaluation.json", ("documents", "losses", "verdict")),
         chats=tuple(row for manifest in chats for row in _all_rows(manifest)),
     )
@@ -151,12 +154,14 @@ def _first_json(folder: Place, names: Sequence[str], file: str, keys: Sequence[s
     return None
 
 
-def _model(folder: Place, names: Sequence[str]) -> dict[str, Any] | None:
+def _model(folder: Place, names: Sequence[str]) -> tuple[dict[str, Any] | None, Place | None]:
+    """Return a model's configuration and its folder."""
     for name in _named(names, "config.json"):
-        content = _read_json(folder / name)
+        path = folder / name
+        content = _read_json(path)
         if str(content.get("format", "")).startswith("carnac-model"):
-            return content
-    return None
+            return content, path.parent
+    return None, None
 
 
 def _read_json(path: Place) -> dict[str, Any]:

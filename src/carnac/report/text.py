@@ -15,6 +15,7 @@ from carnac.report.columns import MAX_ROWS, column_facts, some_rows
 from carnac.report.folders import StageFolder
 from carnac.report.layout import WIDTH, rendered, shortened
 from carnac.report.lost import NUM_SAMPLES
+from carnac.report.model_text import folder_text
 from carnac.report.slowest import slowest_text
 from carnac.report.story import Story, read_story
 from carnac.serve.terminal import printable
@@ -34,7 +35,9 @@ def describe(folder: Place, *, brief: bool = False) -> str:
             *("\n".join(lost.lines(NUM_SAMPLES if alone else 1)) for lost in story.lost),
             slowest_text(story.folders),
             _columns(story.stages[0]) if alone else "",
-            *figures,
+            *figures[:2],
+            folder_text(story.model_folder),
+            *figures[2:],
             _samples(story, 3 if alone else 1) or (_rows(story.stages[0]) if alone else ""),
             _chats(story, 3 if alone else 1),
         ]
