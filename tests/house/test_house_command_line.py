@@ -13,7 +13,12 @@ from carnac.cli import cli
 COMMANDS = {
     "check": {"recipes", "--set"},
     "run": {"recipes", "--set", "--limit", "--workers", "--dry-run", "--record"},
-    "show": {"folder", "--brief", "--html", "--id"},
+    "show": {"folder", "--brief", "--html", "--id", "--set"},
+    "export": {"model", "--format", "--out"},
+    "import": {"folder", "--out"},
+    "merge": {"model", "--out", "--vision", "--language"},
+    "adapters": {"model", "--out"},
+    "convert": {"source", "--out", "--precision"},
     "chat": {"model", "prompt", "--image", "--max-tokens", "--temperature", "--seed"},
 }
 

@@ -25,7 +25,7 @@ from carnac.jobs.models import InputSettings, write_inputs
 from carnac.jobs.train import MODEL
 from carnac.model.autoregressive import build_model
 from carnac.model.language import Vocabulary
-from carnac.model.settings import ConnectorSettings, ModelSettings, TowerSettings
+from carnac.model.settings import MlpSettings, ModelSettings, TowerSettings, VisionSettings
 from carnac.model.weights import save_model
 from carnac.recipe.settings import Limits
 from carnac.sequence.settings import PictureSettings, TokenizerSettings
@@ -36,7 +36,7 @@ INPUTS = InputSettings(pictures=PICTURES, row_tokens=64)
 LONGEST = 128
 WORDS = "the old mill by the river turns its wheel in the evening while people walk along the water"
 MODEL_SETTINGS = ModelSettings(
-    vision=TowerSettings(
+    vision=VisionSettings(
         type="siglip_vision_model",
         config={
             "hidden_size": 16,
@@ -46,7 +46,7 @@ MODEL_SETTINGS = ModelSettings(
             "patch_size": 16,
         },
     ),
-    connector=ConnectorSettings(hidden_size=16),
+    connector=MlpSettings(hidden_size=16),
     language=TowerSettings(
         type="llama",
         config={

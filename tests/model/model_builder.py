@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import numpy as np
 
-from carnac.core.batch import IGNORED, Batch, Piece
+from carnac.core.batch import IGNORED, Batch
+from carnac.core.batch import Piece as BatchPiece
 from carnac.core.seeds import generator
 from carnac.model.autoregressive import AutoregressiveModel, build_model
 from carnac.model.language import Vocabulary
-from carnac.model.settings import ConfigValue, ConnectorSettings, ModelSettings, TowerSettings
+from carnac.model.settings import ConfigValue, MlpSettings, ModelSettings, TowerSettings, VisionSettings
 
 VOCABULARY = 128
 IMAGE_SIZE_PX = 32
 IMAGE_TOKENS = 4
-Rows = list[list[tuple[int, int]]]
+Piece = tuple[int, int]  # tokens, images
+Rows = list[list[Piece]]
+
+
+# Attention families whose packed masks differ, with windows shorter than the pieces; Gemma 3's sixth layer sees all.
+FAMILIES: dict[str, dict[str, ConfigValue]] = {
+    "llama": {},
+    "mistral": {"sliding_window": 7},
+    "qwen2": {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1},
+    "gemma2": {"sliding_window": 7, "head_dim": 12, "query_pre_attn_scalar": 12},
+    "gemma3_text": {"sliding_window": 7, "head_dim": 12, "query_pre_attn_scalar": 12, "num_hidden_layers": 6},
+}
+
+
+def make_family(kind: str, seed: int = 0, **fields: ConfigValue) -> AutoregressiveModel:
+    """Return a tiny model of one of `FAMILIES`, in evaluation mode."""
+    return make_model(kind, seed=seed, **FAMILIES[kind], **fields).eval()
 
 
 def make_settings(language: str = "llama", **fields: ConfigValue) -> ModelSettings:
@@ -23,8 +40,8 @@ def make_settings(language: str = "llama", **fields: ConfigValue) -> ModelSettin
     vision |= {"num_hidden_layers": 2, "num_attention_heads": 2}
     text |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
     return ModelSettings(
-        vision=TowerSettings(type="siglip_vision_model", config=vision),
-        connector=ConnectorSettings(hidden_size=48),
+        vision=VisionSettings(type="siglip_vision_model", config=vision),
+        connector=MlpSettings(hidden_size=48),
         language=TowerSettings(type=language, config=text | fields),
     )
 
@@ -44,7 +61,7 @@ def make_batch(rows: Rows, *, seed: int = 0) -> Batch:
     positions, segment = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
     image_of_token = np.full(shape, -1, np.int64)
     slots: list[tuple[int, int, int]] = []
-    pieces: list[Piece] = []
+    pieces: list[BatchPiece] = []
     for number, row in enumerate(rows):
         place = 0
         for tokens, images in row:
@@ -60,7 +77,7 @@ def make_batch(rows: Rows, *, seed: int = 0) -> Batch:
                 image_of_token[number, place + first : end] = len(slots)
                 slots.append((number, place + first, IMAGE_TOKENS))
             input_ids[number, place:end], labels[number, place:end] = ids, target
-            pieces.append(Piece(source="web", shard="part", row=len(pieces), start=0, stop=tokens, images=images))
+            pieces.append(BatchPiece(source="web", shard="part", row=len(pieces), start=0, stop=tokens, images=images))
             place = end
         positions[number, place:] = np.arange(width - place)
     return Batch(

@@ -8,9 +8,16 @@ import torch
 from model_builder import IMAGE_SIZE_PX, VOCABULARY, make_batch, make_model, make_settings
 
 from carnac.core.batch import IGNORED, Batch
+from carnac.core.errors import InputError
 from carnac.model.autoregressive import AutoregressiveModel, build_model
 from carnac.model.language import Vocabulary
-from carnac.model.settings import TowerSettings
+from carnac.model.settings import (
+    ConnectorSettings,
+    MlpSettings,
+    PerceiverSettings,
+    PixelShuffleSettings,
+    VisionSettings,
+)
 from carnac.model.tensors import to_tensors
 
 ROWS = [[(23, 2), (9, 0)], [(40, 1)]]
@@ -94,9 +101,56 @@ def test_weights_depend_on_the_seed_alone() -> None:
 @pytest.mark.parametrize("kind", ["clip_vision_model", "dinov2", "vit"])
 def test_class_tokens_of_other_towers_are_left_out(kind: str) -> None:
     sizes: dict[str, int | float | bool | str] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    tower = TowerSettings(type=kind, config={**sizes, "patch_size": 16})
+    tower = VisionSettings(type=kind, config={**sizes, "patch_size": 16})
     settings = make_settings().model_copy(update={"vision": tower})
     model = build_model(settings, Vocabulary(size=VOCABULARY, pad_id=0), IMAGE_SIZE_PX, seed=0)
     assert model.tokens_per_image == 4
     batch = make_batch(ROWS)
     assert torch.isfinite(model.loss(batch, batch.label_tokens)[0])
+
+
+PERCEIVER = PerceiverSettings(type="perceiver", latents=4, depth=1, heads=2, head_size=8, kv_heads=1)
+
+
+@pytest.mark.parametrize("connector", [MlpSettings(layers=1), PixelShuffleSettings(type="pixel_shuffle"), PERCEIVER])
+def test_every_connector_trains_and_fills_as_many_places_as_it_says(connector: ConnectorSettings) -> None:
+    settings = make_settings().model_copy(update={"connector": connector})
+    model = build_model(settings, Vocabulary(size=VOCABULARY, pad_id=0), IMAGE_SIZE_PX, seed=0)
+    count = {"mlp": 4, "pixel_shuffle": 1, "perceiver": 4}[connector.type]
+    assert model.tokens_per_image == count
+    batch = make_batch(ROWS)
+    batch = dataclasses.replace(batch, image_slots=np.minimum(batch.image_slots, [9, 999, count]))
+    torch.autograd.backward(model.loss(batch, 1)[0])
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.connector.parameters())
+
+
+def test_a_picture_of_tiles_is_several_squares_in_the_order_of_their_slots(model: AutoregressiveModel) -> None:
+    batch = make_batch([[(40, 3)]])
+    order = np.array([2, 0, 1])
+    other = dataclasses.replace(batch, image_slots=batch.image_slots[order], pixels=batch.pixels[order])
+    with torch.no_grad():
+        one, two = (model(to_tensors(each, model.tokens_per_image, model.device)) for each in (batch, other))
+    assert torch.allclose(one, two, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("places", "pixels", "words"),
+    [
+        (2, (1, 3, 32, 32), "places for 2 pictures or tiles, but 1 are there"),
+        (1, (2, 3, 32, 32), "places for 1 pictures or tiles, but 2 are there"),
+        (1, (0, 3, 32, 32), "places for 1 pictures or tiles, but 0 are there"),
+        (1, (1, 3, 48, 48), "pictures of 3 x 48 x 48 values .* takes 3 x 32 x 32"),
+        (1, (1, 1, 32, 32), "pictures of 1 x 32 x 32 values"),
+    ],
+)
+def test_pictures_that_do_not_fit_their_places_give_one_sentence(
+    model: AutoregressiveModel, places: int, pixels: tuple[int, ...], words: str
+) -> None:
+    ids = torch.ones((1, 20), dtype=torch.long)
+    with pytest.raises(InputError, match=words):
+        model.embed(ids, torch.arange(4).expand(places, 4), torch.zeros(pixels))
+
+
+def test_places_of_another_length_give_one_sentence(model: AutoregressiveModel) -> None:
+    with pytest.raises(InputError, match="in places of 3 tokens; this model takes 3 x 32 x 32 and 4"):
+        model.embed(torch.ones((1, 20), dtype=torch.long), torch.arange(3)[None], torch.zeros(1, 3, 32, 32))

@@ -1,14 +1,24 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from model_builder import make_settings
 from pydantic import ValidationError
 
 from carnac.core.errors import InputError
-from carnac.model.settings import ConfigValue, GenerationSettings, ModelSettings, TowerSettings
+from carnac.model.settings import (
+    ConfigValue,
+    GenerationSettings,
+    ModelSettings,
+    PixelShuffleSettings,
+    TowerSettings,
+    VisionSettings,
+)
 from carnac.model.towers import check_towers, configuration_class, own_fields, stored_fields, tower_config
 
 
@@ -94,3 +104,47 @@ def test_settings_load_no_torch() -> None:
     code = "import sys, carnac.model.settings, carnac.model.towers, carnac.train.settings, carnac.train.schedule;"
     code += "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("tower", "words"),
+    [
+        ({}, "got none of them"),
+        ({"type": "llama", "folder": Path("x")}, "got type and folder"),
+        ({"type": "llama", "hub": "x/y"}, "got type and hub"),
+        ({"folder": Path("x"), "hub": "x/y"}, "got folder and hub"),
+        ({"folder": Path("x"), "config": {"hidden_size": 8}}, "folder brings its own: leave config out"),
+    ],
+)
+def test_a_backbone_has_one_origin(tower: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        TowerSettings.model_validate(tower)
+
+
+@pytest.mark.parametrize(
+    ("connector", "place"),
+    [
+        ({"type": "mlp", "factor": 2}, "connector.mlp.factor"),
+        ({"type": "mlp", "layers": 3}, "connector.mlp.layers"),
+        ({"type": "pixel_shuffle", "latents": 2}, "connector.pixel_shuffle.latents"),
+        ({"type": "perceiver", "depth": 0}, "connector.perceiver.depth"),
+    ],
+)
+def test_each_connector_has_settings_of_its_own(connector: dict[str, Any], place: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(place)):
+        ModelSettings.model_validate({**make_settings().model_dump(), "connector": connector})
+
+
+def test_settings_come_back_from_a_file() -> None:
+    vision = VisionSettings(folder=Path("a/b"), feature_layer=-2, class_token=True)
+    settings = ModelSettings(
+        vision=vision,
+        connector=PixelShuffleSettings(type="pixel_shuffle", factor=3),
+        language=TowerSettings(hub="x/y"),
+        trained=("connector", "added_tokens"),
+    )
+    assert ModelSettings.model_validate_json(settings.model_dump_json()) == settings
+
+
+def test_everything_is_trained_unless_said_otherwise() -> None:
+    assert make_settings().trained == ("vision", "connector", "language", "added_tokens")

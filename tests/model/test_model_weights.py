@@ -3,13 +3,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from model_builder import make_batch, make_model
+from model_builder import IMAGE_SIZE_PX, make_batch, make_model, make_settings
 
 from carnac.core.errors import InputError
-from carnac.model.autoregressive import AutoregressiveModel
+from carnac.model.autoregressive import AutoregressiveModel, build_model
+from carnac.model.language import Vocabulary
+from carnac.model.settings import ModelSettings
 from carnac.model.tensors import to_tensors
 from carnac.model.weights import load_model, load_weights, save_model, stored_tensors
 
@@ -38,6 +41,48 @@ def test_a_saved_model_loads_to_the_same_model(tmp_path: Path, tied: bool) -> No
     head, table = again.language.get_output_embeddings().weight, again.language.get_input_embeddings().weight
     assert (head is table) == tied
     assert sorted(path.name for path in (tmp_path / "new" / "model").iterdir()) == ["config.json", "model.safetensors"]
+
+
+CONNECTORS: list[dict[str, Any]] = [
+    {"type": "mlp", "layers": 1, "bias": False},
+    {"type": "pixel_shuffle", "factor": 2},
+    {"type": "perceiver", "latents": 4, "depth": 1, "heads": 2, "head_size": 8, "kv_heads": 1},
+]
+
+
+@pytest.mark.parametrize("connector", CONNECTORS)
+@pytest.mark.parametrize("tied", [True, False])
+def test_connectors_and_added_tokens_load_as_they_were_saved(
+    tmp_path: Path, connector: dict[str, Any], tied: bool
+) -> None:
+    settings = make_settings("gemma2", head_dim=12, tie_word_embeddings=tied)
+    settings = ModelSettings.model_validate(
+        {**settings.model_dump(), "connector": connector, "trained": ("connector",)}
+    )
+    vocabulary = Vocabulary(size=131, pad_id=130, added_ids=(130, 60, 129, 128))
+    model = build_model(settings, vocabulary, IMAGE_SIZE_PX, seed=0)
+    save_model(model, tmp_path)
+    again = load_model(tmp_path)
+    assert again.settings == settings
+    assert again.tokens_per_image == model.tokens_per_image
+    names, found = stored_tensors(model), stored_tensors(again)
+    assert names.keys() == found.keys()
+    assert all(torch.equal(tensor, found[name]) for name, tensor in names.items())
+    ids = torch.tensor([[130, 60, 5, 129, 128]])
+    with torch.no_grad():
+        one, two = (each.eval().language(input_ids=ids).logits for each in (model, again))
+    assert torch.equal(one, two)
+    trained = [name for name, parameter in again.named_parameters() if parameter.requires_grad]
+    assert trained == [name for name, _ in again.named_parameters() if name.startswith("connector.")]
+
+
+def test_a_folder_of_before_added_tokens_loads(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    assert config.pop("added_tokens") == {"ids": [], "base_rows": 128}
+    for name in ("folder", "hub"):
+        del config["settings"]["language"][name]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert torch.equal(logits(load_model(folder)), logits(make_model()))
 
 
 def test_tied_weights_are_stored_once() -> None:
@@ -94,6 +139,7 @@ def edit_language(**changes: object) -> Callable[[Path], None]:
         (edit(settings={}), "config.json", "not a model that carnac can build"),
         (edit(vision={"model_type": "none"}), "config.json", "not a model that carnac can build"),
         (edit_language(auto_map={"AutoModelForCausalLM": "code.Evil"}), "config.json", "no field 'auto_map'"),
+        (edit(added_tokens={"ids": [300], "base_rows": 128}), "config.json", "none left out behind the 128 rows"),
         (edit_language(hidden_size=47), "config.json", "not a model that carnac can build"),
         (edit_language(num_hidden_layers=3), "model.safetensors", "9 missing, 0 unknown"),
         (edit_language(num_hidden_layers=1), "model.safetensors", "0 missing, 9 unknown"),

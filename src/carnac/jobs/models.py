@@ -13,13 +13,14 @@ from carnac.core.errors import InputError
 from carnac.engine.manifest import read_manifest
 from carnac.engine.storage import write_file
 from carnac.recipe.settings import Settings
-from carnac.sequence.pixels import image_tokens
+from carnac.sequence.normalisation import fit_pictures
 from carnac.sequence.settings import PictureSettings
 from carnac.sequence.tokenizer import FILE_NAME as TOKENIZER_FILE
 from carnac.sequence.tokenizer import LoadedTokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from carnac.model.autoregressive import AutoregressiveModel
+    from carnac.model.settings import ModelSettings
 
 INPUTS_FILE = "inputs.json"
 
@@ -84,12 +85,46 @@ def _check_fit(folder: Path, opened: OpenModel) -> None:
             f"{folder / TOKENIZER_FILE}: has {rows} tokens, the model knows {wanted}: the tokenizer of another model. "
             "Train the model again."
         )
-    tokens = image_tokens(pictures.size_px, pictures.size_px, pictures)
+    tokens = pictures.square_tokens
     if (pictures.size_px, tokens) != (model.image_size_px, model.tokens_per_image):
         raise InputError(
             f"{folder / INPUTS_FILE}: pictures of {pictures.size_px} px and {tokens} tokens, the model takes "
             f"{model.image_size_px} px and {model.tokens_per_image} tokens. Train the model again."
         )
+
+
+def fitted_pictures(pictures: PictureSettings, model: ModelSettings) -> PictureSettings:
+    """Return the picture settings as the model's tower and connector want them.
+
+    With the normalisation that the tower was trained with, and the number of image tokens that the connector makes of
+    one square. What the settings come to by themselves is not written: a plan made before is still good. Asks the hub
+    where the tower is a hub name. Raises InputError where the connector cannot join the tower's patches.
+    """
+    from carnac.model.check import image_tokens_of, num_features_of
+    from carnac.model.towers import known_config
+
+    tower = known_config("vision", model.vision, ask_hub=True)
+    if tower is None:
+        return pictures
+    fitted = fit_pictures(pictures, model_type=tower.model_type, folder=model.vision.folder)
+    if any(getattr(fitted, name) != getattr(pictures, name) for name in ("mean", "std", "resample")):
+        pictures = fitted
+    features = num_features_of(model.vision, pictures.size_px, ask_hub=True)
+    if features is None:
+        return pictures  # what is wrong with the tower is said where it is built
+    try:
+        tokens = image_tokens_of(model.connector, features)
+    except ValueError as error:
+        raise InputError(f"model.connector: {error}") from error
+    return pictures if tokens == pictures.square_tokens else pictures.model_copy(update={"tokens": tokens})
+
+
+def backbone_files(model: ModelSettings) -> list[Path]:
+    """Return the files of trained backbones in folders: what a trained model depends on besides its recipe."""
+    folders = [tower.folder for tower in (model.vision, model.language) if tower.folder is not None]
+    return [
+        path for folder in folders for name in ("config.json", "*.safetensors") for path in sorted(folder.glob(name))
+    ]
 
 
 def write_inputs(folder: Path, tokenizer_file: Path, inputs: InputSettings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,13 @@ from carnac.engine.run import Runner
 from carnac.engine.state import Pulse
 from carnac.engine.storage import list_files
 from carnac.engine.tables import read_table
-from carnac.engine.unit import Stage, Unit
-from carnac.jobs.models import INPUTS_FILE, InputSettings, write_inputs
+from carnac.engine.unit import Stage, Unit, outside_digests
+from carnac.jobs.models import INPUTS_FILE, InputSettings, backbone_files, fitted_pictures, write_inputs
 from carnac.jobs.plan import Plan, PlanSettings, make_plan_folder
 from carnac.jobs.recipes import keep_recipe
 from carnac.mix.batches import BatchReader, read_ahead
 from carnac.mix.settings import MixSettings
-from carnac.model.settings import ModelSettings
+from carnac.model.settings import ModelSettings, TowerSettings
 from carnac.recipe.settings import Recipe, ShardsFolder, Writes
 from carnac.recipe.source import Location
 from carnac.sequence.pixels import image_tokens
@@ -39,6 +40,7 @@ from carnac.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from carnac.model.autoregressive import AutoregressiveModel
+    from carnac.model.formats import FormatName
     from carnac.train.checkpoint import Parts
     from carnac.train.loop import Losses
 
@@ -72,6 +74,9 @@ class TrainRecipe(Recipe):
     mix: MixSettings = Field(default=MixSettings(), description="rows and batches")
     model: ModelSettings = Field(description="the model")
     training: TrainSettings = Field(description="the training run")
+    export: Literal["idefics3", "llava"] | None = Field(
+        default=None, description="a format that the model is to be exported to later: check says what cannot be"
+    )
 
 
 RECIPE = TrainRecipe
@@ -79,36 +84,94 @@ RECIPE = TrainRecipe
 
 def check(recipe: TrainRecipe) -> list[tuple[Location, str]]:
     """Return what only transformers' own configurations can tell, and what does not fit between the tables."""
-    from carnac.model.towers import check_towers
+    from carnac.model.check import check_model
 
+    size_px = recipe.pictures.size_px
     mistakes: list[tuple[Location, str]] = [
-        (("model", *place), sentence) for place, sentence in check_towers(recipe.model, recipe.pictures.size_px)
+        (("model", *place), sentence) for place, sentence in check_model(recipe.model, size_px)
     ]
-    patch = recipe.model.vision.config.get("patch_size")
-    if patch is not None and patch != recipe.pictures.patch_px:
-        message = (
-            f"the tower's patch_size is {patch}, but pictures.patch_px is {recipe.pictures.patch_px}; make them equal."
-        )
-        mistakes.append((("model", "vision", "config", "patch_size"), message))
-    tokens = image_tokens(recipe.pictures.size_px, recipe.pictures.size_px, recipe.pictures)
+    found = bool(mistakes)
+    mistakes += _check_sizes(recipe)
+    mistakes += _check_tokenizer(recipe)
+    if recipe.export is not None and not found:
+        mistakes += _check_export(recipe, recipe.export)
+    return mistakes
+
+
+def _check_sizes(recipe: TrainRecipe) -> Iterator[tuple[Location, str]]:
+    """Yield what does not fit between pictures, rows and the two backbones."""
+    from carnac.model.check import num_features_of
+    from carnac.model.towers import max_positions, patch_px
+
+    pictures, vision, language = recipe.pictures, recipe.model.vision, recipe.model.language
+    patch = patch_px(vision)
+    if patch is not None and patch != pictures.patch_px:
+        message = f"the tower's patch_size is {patch}, but pictures.patch_px is {pictures.patch_px}; make them equal."
+        yield ("model", "vision", *_place(vision, "patch_size")), message
+    features = num_features_of(vision, pictures.size_px)
+    made = None if features is None else _tokens_made(recipe.model, features)
+    if None not in (made, pictures.tokens) and made != pictures.tokens:
+        message = f"the connector makes {made} tokens of a square, not {pictures.tokens}; leave it out."
+        yield ("pictures", "tokens"), message
+    shown = pictures if made is None else pictures.model_copy(update={"tokens": made})
+    side_px = shown.size_px * shown.max_tiles
+    tokens = image_tokens(side_px, side_px, shown)
     if tokens > recipe.mix.row_tokens:
         message = f"a row has {recipe.mix.row_tokens} positions, but a picture takes {tokens}; wanted more."
-        mistakes.append((("mix", "row_tokens"), message))
-    longest = recipe.model.language.config.get("max_position_embeddings")
-    if isinstance(longest, int) and longest < recipe.mix.row_tokens:
+        yield ("mix", "row_tokens"), message
+    squares = shown.max_tiles**2 + 1 if shown.max_tiles > 1 else 1
+    if 0 < recipe.mix.row_images < squares:
+        message = f"a row has {recipe.mix.row_images} images, but a picture is up to {squares} squares; wanted as many."
+        yield ("mix", "row_images"), message
+    longest = max_positions(language)
+    if longest is not None and longest < recipe.mix.row_tokens:
         message = f"{longest} positions, but a row has {recipe.mix.row_tokens} (mix.row_tokens); wanted as many."
-        mistakes.append((("model", "language", "config", "max_position_embeddings"), message))
-    return mistakes
+        yield ("model", "language", *_place(language, "max_position_embeddings")), message
+
+
+def _place(tower: TowerSettings, field: str) -> Location:
+    """Return where a recipe says what a field of a backbone's configuration is."""
+    return ("config", field) if tower.type is not None else ("folder",)
+
+
+def _tokens_made(model: ModelSettings, features: int) -> int | None:
+    from carnac.model.check import image_tokens_of
+
+    try:
+        return image_tokens_of(model.connector, features)
+    except ValueError:
+        return None  # a mistake of its own
+
+
+def _check_tokenizer(recipe: TrainRecipe) -> Iterator[tuple[Location, str]]:
+    language = recipe.model.language
+    if language.type is None and recipe.tokenizer.folder is None:
+        wanted = language.folder or f"a local folder with that of {language.hub}"
+        message = f"a trained language model reads its own tokenizer's ids only; set tokenizer.folder to {wanted}."
+        yield ("model", "language", "hub" if language.folder is None else "folder"), message
+
+
+def _check_export(recipe: TrainRecipe, name: FormatName) -> Iterator[tuple[Location, str]]:
+    """Yield why the format that the recipe names cannot express its model; a hub is not asked."""
+    from carnac.model.formats import refusals
+    from carnac.model.formats.description import describe_settings
+    from carnac.model.towers import tower_config, trained_config, vision_config
+
+    vision, language = recipe.model.vision, recipe.model.language
+    if vision.hub is not None or language.hub is not None:
+        return
+    text = tower_config("language", language, {}) if language.type else trained_config("language", language)
+    described = describe_settings(recipe.model, vision_config(vision, recipe.pictures.size_px), text, recipe.pictures)
+    yield from refusals(name, described)
 
 
 def run(recipe: TrainRecipe, runner: Runner) -> None:
     """Write the plan, then the model."""
     shards = read_manifest(recipe.shards, "shards")
     training = recipe.training.model_copy(update={"steps": min(recipe.training.steps, recipe.limit or 2**62)})
-    inputs = InputSettings(pictures=recipe.pictures, row_tokens=recipe.mix.row_tokens)
-    settings = PlanSettings(
-        tokenizer=recipe.tokenizer, pictures=recipe.pictures, mix=recipe.mix, num_batches=training.steps
-    )
+    pictures = fitted_pictures(recipe.pictures, recipe.model)
+    inputs = InputSettings(pictures=pictures, row_tokens=recipe.mix.row_tokens)
+    settings = PlanSettings(tokenizer=recipe.tokenizer, pictures=pictures, mix=recipe.mix, num_batches=training.steps)
     plan = make_plan_folder(shards, recipe.plan, settings, runner)
     affecting = {
         "model": recipe.model.model_dump(mode="json"),
@@ -116,7 +179,8 @@ def run(recipe: TrainRecipe, runner: Runner) -> None:
         "training": training.model_dump(mode="json", exclude={"checkpoints"}),
         "inputs": inputs.model_dump(mode="json"),
     }
-    unit = STAGE.unit("training", None, settings=affecting, inputs=[plan.digest, shards.digest])
+    backbones = outside_digests(backbone_files(recipe.model))
+    unit = STAGE.unit("training", None, settings=affecting, inputs=[plan.digest, shards.digest, *backbones])
     if runner.changes_nothing:
         runner.do(STAGE, [unit], recipe.output)
         return
@@ -127,7 +191,7 @@ def run(recipe: TrainRecipe, runner: Runner) -> None:
     else:
         # All of it: a second run would truncate metrics and sweep checkpoints before its first step.
         with runner.working(STAGE, recipe.output, 1, 0) as pulse:
-            _train(_Training(recipe, training, plan, shards, runner), unit, inputs, pulse)
+            _train(_Training(recipe, training, inputs, plan, shards, runner), unit, pulse)
     entries = collect_parts(recipe.output, [unit])
     runner.tell(STAGE, entries, int(not done), time.perf_counter() - began)
     runner.publish(STAGE, recipe.output, entries, affecting, {"shards": str(recipe.shards)})
@@ -148,12 +212,12 @@ def holds_model(folder: Path, unit: Unit) -> bool:
         return bool(hashlib.file_digest(file, "sha256").hexdigest() == weights)
 
 
-def _train(training: _Training, unit: Unit, inputs: InputSettings, pulse: Pulse) -> None:
+def _train(training: _Training, unit: Unit, pulse: Pulse) -> None:
     """Train. Raises OutputError where the disk refuses a checkpoint, a metric or the model."""
     from safetensors import SafetensorError
 
     try:
-        training.run(unit, inputs, pulse)
+        training.run(unit, pulse)
     except (OSError, SafetensorError) as error:
         said = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise OutputError(
@@ -198,17 +262,18 @@ class _Training:
         self,
         recipe: TrainRecipe,
         settings: TrainSettings,
+        inputs: InputSettings,
         plan: Plan,
         shards: Manifest,
         runner: Runner,
     ) -> None:
-        self._recipe, self._settings, self._plan, self._shards = recipe, settings, plan, shards
-        self._runner, self.output = runner, recipe.output
+        self._recipe, self._settings, self._inputs = recipe, settings, inputs
+        self._plan, self._shards, self._runner, self.output = plan, shards, runner, recipe.output
         self._tokenizer = load_tokenizer(plan.tokenizer_file)
         self._checkpoints = recipe.output / "checkpoints"
         self._metrics = recipe.output / "metrics.jsonl"
 
-    def run(self, unit: Unit, inputs: InputSettings, pulse: Pulse) -> None:
+    def run(self, unit: Unit, pulse: Pulse) -> None:
         """Train to the end and commit the model: its files first, the part that says so last."""
         from carnac.model.weights import CONFIG_FILE, WEIGHTS_FILE, save_model
         from carnac.train.curve import draw_loss
@@ -221,7 +286,7 @@ class _Training:
         self._plan.publish()
         self._loop(model, parts, start, unit.key, pulse)
         save_model(model, output)
-        write_inputs(output, self._plan.tokenizer_file, inputs)
+        write_inputs(output, self._plan.tokenizer_file, self._inputs)
         rows = self._whole_metrics(self._settings.steps)
         draw_loss(rows, output / "loss.png")
         weights = hashlib.sha256((output / WEIGHTS_FILE).read_bytes()).hexdigest()
@@ -247,7 +312,11 @@ class _Training:
 
         torch.set_num_threads(self._settings.threads)
         words = self._tokenizer
-        vocabulary = Vocabulary(size=words.vocabulary_size, pad_id=words.pad, bos_id=words.begin, eos_id=words.end)
+        # A random language model has a row for every id; a trained one is left as it is, rows are added beside it.
+        added = () if self._recipe.model.language.type is not None else words.added_ids
+        vocabulary = Vocabulary(
+            size=words.vocabulary_size, pad_id=words.pad, bos_id=words.begin, eos_id=words.end, added_ids=added
+        )
         model = build_model(self._recipe.model, vocabulary, self._recipe.pictures.size_px, self._settings.seed)
         parts = Parts(
             model=model,
@@ -289,7 +358,7 @@ class _Training:
         from carnac.train.loop import train
 
         shards = {entry.unit: entry.path for entry in self._shards.parts}
-        reader = BatchReader(self._plan.table(), shards, self._tokenizer, self._recipe.pictures, self._recipe.mix)
+        reader = BatchReader(self._plan.table(), shards, self._tokenizer, self._inputs.pictures, self._recipe.mix)
         with ExitStack() as stack:
             metrics = stack.enter_context(MetricsFile(self._metrics))
             task = stack.enter_context(self._runner.reporter.task("train", self._settings.steps, start))

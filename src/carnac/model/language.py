@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from carnac.core.errors import InputError
+from carnac.model.added_tokens import add_tokens
 from carnac.model.settings import TowerSettings
-from carnac.model.towers import tower_config
+from carnac.model.towers import tower_config, trained_config
+from carnac.model.trained import load_trained
 
 # Worst seen between packed and separate in fp32: 1e-6 of the features' scale; a leak starts at 1e-2.
 LEAK_TOLERANCE = 1e-4
@@ -21,25 +23,55 @@ LEAK_TOLERANCE = 1e-4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
-    """What the language model must know of the tokenizer."""
+    """What the language model must know of the tokenizer.
+
+    `size` counts all ids; `added_ids` are those that the language model was not trained with (`model.added_tokens`).
+    """
 
     size: int
     pad_id: int
     bos_id: int | None = None
     eos_id: int | None = None
+    added_ids: tuple[int, ...] = ()
 
 
 def build_language(tower: TowerSettings, vocabulary: Vocabulary) -> Any:
-    """Return a language model with random weights; raise InputError where pieces of a row would see each other."""
-    filled = {
-        "vocab_size": vocabulary.size,
-        "pad_token_id": vocabulary.pad_id,
-        "bos_token_id": vocabulary.bos_id,
-        "eos_token_id": vocabulary.eos_id,
-    }
-    model = language_from_config(tower_config("language", tower, filled))
+    """Return a language model, random or trained as the settings say, with rows for the added tokens.
+
+    Raises InputError where it cannot be built, is not the tokenizer's, or where pieces of a row would see each other.
+    """
+    config = language_config(tower, vocabulary)
+    model = load_trained("language", tower, config) if tower.type is None else language_from_config(config)
+    name_special_ids(model, vocabulary)
     prove_packing(model)
+    add_tokens(model, vocabulary.added_ids)
     return model
+
+
+def language_config(tower: TowerSettings, vocabulary: Vocabulary) -> Any:
+    """Return the configuration of the language model without added tokens; raise InputError with every mistake."""
+    if tower.type is not None:
+        filled = {"vocab_size": vocabulary.size} | _special_ids(vocabulary)
+        return tower_config("language", tower, filled)
+    config = trained_config("language", tower)
+    strangers = sorted(set(range(config.vocab_size, vocabulary.size)) - set(vocabulary.added_ids))
+    if strangers:
+        raise InputError(
+            f"model.language: {tower.folder or tower.hub} knows {config.vocab_size} tokens, the tokenizer has "
+            f"{vocabulary.size}: the tokenizer of another model. Take the one of its own folder."
+        )
+    return config
+
+
+def name_special_ids(model: Any, vocabulary: Vocabulary) -> None:
+    """Write the tokenizer's special ids into the model's configuration, as an export shows them."""
+    for name, token in _special_ids(vocabulary).items():
+        setattr(model.config, name, token)
+
+
+def _special_ids(vocabulary: Vocabulary) -> dict[str, int | None]:
+    ids = (vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id)
+    return dict(zip(("pad_token_id", "bos_token_id", "eos_token_id"), ids, strict=True))
 
 
 def language_from_config(config: Any) -> Any:
@@ -58,6 +90,8 @@ def prove_packing(model: Any) -> None:
     One forward of two rows of twelve tokens: cheaper than a list of families, and right for the next one too.
     """
     kind = model.config.model_type
+    if model.device.type == "meta":
+        return  # a skeleton: nothing to compute with
     if getattr(model, "_is_stateful", False) or any(isinstance(module, nn.Conv1d) for module in model.modules()):
         raise InputError(f"model.language: {kind} mixes neighbouring tokens by convolution or recurrence: pieces leak")
     half = 6
@@ -66,9 +100,12 @@ def prove_packing(model: Any) -> None:
     positions = torch.arange(half, device=model.device).repeat(2).expand(2, -1)
     was_training = model.training
     model.eval()
-    with torch.no_grad():
-        packed = _logits(model, torch.stack([ids, other]), positions)[:, half:]
-        alone = _logits(model, ids[None, half:], positions[:1, half:])
+    try:
+        with torch.no_grad():
+            packed = _logits(model, torch.stack([ids, other]), positions)[:, half:]
+            alone = _logits(model, ids[None, half:], positions[:1, half:])
+    except (RuntimeError, IndexError, TypeError, ValueError) as error:
+        raise InputError(f"model.language: this {kind} cannot run: {' '.join(str(error).split())[:300]}") from error
     model.train(was_training)
     difference = (packed - alone).abs().max() / alone.abs().max()
     if not difference <= LEAK_TOLERANCE:

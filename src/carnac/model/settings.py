@@ -2,29 +2,105 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from carnac.recipe.settings import Settings
 
 ConfigValue = int | float | bool | str
+Part = Literal["vision", "connector", "language", "added_tokens"]
+PARTS: tuple[Part, ...] = ("vision", "connector", "language", "added_tokens")
 
 
 class TowerSettings(Settings):
-    """A backbone built with random weights from one of transformers' configuration classes."""
+    """A backbone: one of transformers' configuration classes with random weights, or a folder with trained ones."""
 
-    type: str = Field(description="transformers' model_type, such as siglip_vision_model or llama")
+    type: str | None = Field(
+        default=None, description="random weights: transformers' model_type, such as siglip_vision_model or llama"
+    )
     config: dict[str, ConfigValue] = Field(
         default_factory=dict, description="fields of transformers' configuration class; its defaults fill the rest"
     )
+    folder: Path | None = Field(
+        default=None, description="trained weights: a folder as transformers saves it (config.json, safetensors)"
+    )
+    hub: str | None = Field(
+        default=None, description="trained weights: a name on the Hugging Face hub, which is fetched over the network"
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        given = [name for name in ("type", "folder", "hub") if getattr(self, name) is not None]
+        if len(given) != 1:
+            got = " and ".join(given) or "none of them"
+            raise ValueError(f"wanted one of type (random weights), folder or hub (trained weights); got {got}.")
+        if self.config and self.type is None:
+            raise ValueError(f"config is for random weights (type); {given[0]} brings its own: leave config out.")
+        return self
 
 
-class ConnectorSettings(Settings):
-    """The map from a picture's patches to the language model's width."""
+class VisionSettings(TowerSettings):
+    """A vision tower, and which of its features the connector reads."""
 
-    type: Literal["mlp"] = Field(default="mlp", description="mlp: two linear layers with a GELU between")
-    hidden_size: int = Field(gt=0, description="width of the hidden layer")
+    feature_layer: int = Field(
+        default=-1,
+        description="-1: the last layer, with the tower's final norm; -2, -3 ... or 1, 2 ...: the output of that layer "
+        "as it is, counted as in transformers' hidden_states (LLaVA-1.5 reads -2)",
+    )
+    class_token: bool = Field(default=False, description="whether the class token is kept as one more patch")
+
+
+class MlpSettings(Settings):
+    """One patch, one token: linear layers with a GELU between (LLaVA-1.5)."""
+
+    type: Literal["mlp"] = Field(default="mlp", description="mlp: linear layers with a GELU between; patch = token")
+    hidden_size: int | None = Field(
+        default=None, gt=0, description="width of the hidden layer; left out, the language model's (as in LLaVA)"
+    )
+    layers: Literal[1, 2] = Field(default=2, description="2, or 1 for a single linear map")
+    bias: bool = Field(default=True, description="whether the layers have a bias")
+
+
+class PerceiverSettings(Settings):
+    """A gated MLP, then latents that read the patches by cross-attention: a fixed number of tokens (Idefics2)."""
+
+    type: Literal["perceiver"] = Field(description="perceiver: a gated MLP and a perceiver resampler")
+    hidden_size: int | None = Field(
+        default=None, gt=0, description="width of the gated MLP's hidden layer; left out, the language model's"
+    )
+    latents: int = Field(default=64, ge=1, description="image tokens of each picture or tile")
+    depth: int = Field(default=3, ge=1, description="layers of the resampler")
+    heads: int = Field(default=16, ge=1, description="attention heads")
+    head_size: int = Field(default=96, ge=1, description="width of a head")
+    kv_heads: int = Field(default=4, ge=1, description="heads of keys and values; divides `heads`")
+
+
+class PixelShuffleSettings(Settings):
+    """Squares of neighbouring patches become one token, then one linear map (Idefics3, SmolVLM)."""
+
+    type: Literal["pixel_shuffle"] = Field(description="pixel_shuffle: factor x factor patches become one token")
+    factor: int = Field(default=2, ge=1, description="side of the square of patches that becomes one token")
+
+
+ConnectorSettings = Annotated[MlpSettings | PerceiverSettings | PixelShuffleSettings, Field(discriminator="type")]
+
+
+class AdapterSettings(Settings):
+    """LoRA (Hu et al. 2021) or DoRA (Liu et al. 2024) on chosen parts of the backbones, through peft."""
+
+    rank: int = Field(default=64, ge=1, description="rank of the two factors")
+    alpha: float = Field(default=16.0, gt=0, description="the update is scaled by alpha / rank")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout before the first factor")
+    dora: bool = Field(default=False, description="whether magnitudes are learned apart from directions (DoRA)")
+    vision: tuple[str, ...] = Field(
+        default=(), description="ends of the names of linear layers of the vision tower that are adapted, as q_proj"
+    )
+    language: tuple[str, ...] = Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        description="ends of the names of linear layers of the language model that are adapted",
+    )
 
 
 class ModelSettings(Settings):
@@ -33,9 +109,13 @@ class ModelSettings(Settings):
     family: Literal["autoregressive"] = Field(
         default="autoregressive", description="autoregressive: each picture takes places in the token sequence"
     )
-    vision: TowerSettings = Field(description="the vision tower")
-    connector: ConnectorSettings = Field(description="what joins the two")
+    vision: VisionSettings = Field(description="the vision tower")
+    connector: ConnectorSettings = Field(default=MlpSettings(), description="what joins the two")
     language: TowerSettings = Field(description="the language model")
+    trained: tuple[Part, ...] = Field(
+        default=PARTS, description="parts whose weights are trained; the others are frozen, to the bit"
+    )
+    adapters: AdapterSettings | None = Field(default=None, description="adapters on backbones that are frozen")
 
 
 class GenerationSettings(Settings):
@@ -47,3 +127,4 @@ class GenerationSettings(Settings):
         default=1.0, gt=0.0, le=1.0, description="draw among the likeliest tokens that together reach this probability"
     )
     seed: int = Field(default=0, ge=0, description="seed of the draws")
+    stop: tuple[str, ...] = Field(default=(), description="texts that end an answer; they are not part of it")

@@ -1,26 +1,39 @@
-"""Pictures -> patches: any vision tower of transformers that cuts a fixed square into square patches.
+"""Pictures -> features: any vision tower of transformers that cuts a fixed square into square patches.
 
-Legend of shapes: N images, C channels, S image side, P patches of an image, V width of the tower.
+Legend of shapes: N squares (whole pictures or tiles), C channels, S side, P features of a square, V width of the tower.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
+from torch import nn
 
 from carnac.core.errors import InputError
-from carnac.model.settings import TowerSettings
-from carnac.model.towers import own_fields, tower_config
+from carnac.model.settings import VisionSettings
+from carnac.model.towers import CUT_BEFORE, side_of, sized, trained_config, vision_config
+from carnac.model.trained import load_trained
+
+# How families interpolate their position tables in transformers; the others: bicubic.
+INTERPOLATIONS: dict[str, dict[str, Any]] = {
+    "siglip2_vision_model": {"mode": "bilinear", "antialias": True},
+    "dinov2_with_registers": {"mode": "bicubic", "antialias": True},
+}
 
 
-def build_vision(tower: TowerSettings, image_size_px: int) -> Any:
-    """Return a vision tower with random weights for square pictures of `image_size_px`."""
-    filled = {"image_size": image_size_px, "num_channels": 3}
-    # SigLIP's pooling head turns patches into one vector that nothing here reads: weights without gradients.
-    if "vision_use_head" in own_fields(tower.type) - set(tower.config):
-        filled["vision_use_head"] = False
-    return vision_from_config(tower_config("vision", tower, filled))
+def build_vision(settings: VisionSettings, image_size_px: int) -> Any:
+    """Return a vision tower, random or trained as the settings say, for squares of `image_size_px`.
+
+    Raises InputError where it cannot be built or does not give the features that the settings name.
+    """
+    if settings.type is None:
+        tower = at_size(load_trained("vision", settings, trained_config("vision", settings)), image_size_px)
+    else:
+        tower = vision_from_config(vision_config(settings, image_size_px))
+    prove_features(tower, settings)
+    return tower
 
 
 def vision_from_config(config: Any) -> Any:
@@ -33,12 +46,113 @@ def vision_from_config(config: Any) -> Any:
         raise InputError(f"model.vision: transformers cannot build this {config.model_type}: {error}") from error
 
 
+def square_px(config: Any) -> int:
+    """Return S, the side of the squares that a tower takes; raise InputError where it takes none."""
+    if config.model_type == CUT_BEFORE:
+        return math.isqrt(config.num_patches) * int(config.patch_size)
+    side = side_of(config.image_size)
+    if side is None or side_of(config.patch_size) is None:
+        raise InputError(f"model.vision: this {config.model_type} takes no squares of square patches")
+    return side
+
+
 def num_patches(config: Any) -> int:
-    """Return P, the patches of one picture."""
-    return int((config.image_size // config.patch_size) ** 2)
+    """Return the patches of one square."""
+    return (square_px(config) // (side_of(config.patch_size) or 1)) ** 2
 
 
-def patches(tower: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """Map pixels [N, C, S, S] to the features [N, P, V] of the last layer, class and register tokens left out."""
-    features: torch.Tensor = tower(pixel_values=pixels).last_hidden_state
-    return features[:, -num_patches(tower.config) :]
+def num_features(config: Any, settings: VisionSettings) -> int:
+    """Return P, the features of one square that the connector reads: its patches, and the class token where kept."""
+    return num_patches(config) + int(settings.class_token)
+
+
+def features(tower: Any, pixels: torch.Tensor, settings: VisionSettings) -> torch.Tensor:
+    """Map pixels [N, C, S, S] to features [N, P, V] of the layer that `settings` name; register tokens are left out."""
+    found = _all_features(tower, pixels, settings.feature_layer)
+    patches = found[:, -num_patches(tower.config) :]
+    return torch.cat([found[:, :1], patches], dim=1) if settings.class_token else patches
+
+
+def prove_features(tower: Any, settings: VisionSettings) -> None:
+    """Raise InputError unless two blank squares give the features that `settings` name: one forward pass tells."""
+    config = tower.config
+    if tower.device.type == "meta":
+        return  # a skeleton: nothing to compute with
+    layers = getattr(config, "num_hidden_layers", None)
+    if layers is not None and not -layers - 1 <= settings.feature_layer <= layers:
+        raise InputError(
+            f"model.vision.feature_layer: {settings.feature_layer}, but this {config.model_type} has {layers} layers"
+        )
+    was_training = tower.training
+    tower.eval()
+    side = square_px(config)
+    try:
+        with torch.no_grad():
+            found = _all_features(tower, torch.zeros(2, 3, side, side, device=tower.device), settings.feature_layer)
+    except (RuntimeError, IndexError, TypeError, ValueError) as error:
+        detail = " ".join(str(error).split())[:300]
+        raise InputError(f"model.vision: this {config.model_type} cannot take a picture: {detail}") from error
+    tower.train(was_training)
+    others = found.shape[1] - num_patches(config) if found.ndim == 3 else -1
+    if others < 0 or len(found) != 2 or found.shape[-1] != config.hidden_size:
+        raise InputError(
+            f"model.vision: {config.model_type} gives features of shape {tuple(found.shape)} for two pictures; wanted "
+            f"2 x {num_patches(config)} patches of {config.hidden_size} numbers"
+        )
+    if settings.class_token and not others:
+        raise InputError(f"model.vision.class_token: {config.model_type} has no class token; leave it false")
+
+
+def at_size(tower: Any, image_size_px: int) -> Any:
+    """Return `tower` for squares of another size: itself, or one with position tables interpolated, once and for all.
+
+    The tables become what the family's own forward pass would make of them. Raises InputError for a tower whose tables
+    are not grids.
+    """
+    if square_px(tower.config) == image_size_px:
+        return tower
+    resized = vision_from_config(sized(tower.config, image_size_px))
+    grids = (num_patches(tower.config), num_patches(resized.config))
+    tensors = tower.state_dict()
+    for name, wanted in resized.state_dict().items():
+        if tensors[name].shape != wanted.shape:
+            tensors[name] = _interpolated(tensors[name], wanted.shape, grids, resized.config.model_type)
+    resized.load_state_dict(tensors)
+    return resized.train(tower.training)
+
+
+def _interpolated(table: torch.Tensor, shape: torch.Size, grids: tuple[int, int], kind: str) -> torch.Tensor:
+    """Interpolate a table [..., others + P, V] to another grid; what stands before the patches is kept."""
+    before, after = grids
+    others = table.shape[-2] - before
+    if others < 0 or tuple(shape[-2:]) != (others + after, table.shape[-1]):
+        raise InputError(f"model.vision: {kind} cannot be shown pictures of another size than it was trained with")
+    sides = math.isqrt(before), math.isqrt(after)
+    grid = table[..., others:, :].reshape(1, sides[0], sides[0], -1).permute(0, 3, 1, 2).float()
+    how = INTERPOLATIONS.get(kind, {"mode": "bicubic"})
+    grid = nn.functional.interpolate(grid, size=(sides[1], sides[1]), align_corners=False, **how)
+    patches = grid.permute(0, 2, 3, 1).reshape(*table.shape[:-2], after, -1).to(table.dtype)
+    return torch.cat([table[..., :others, :], patches], dim=-2)
+
+
+def _all_features(tower: Any, pixels: torch.Tensor, layer: int) -> torch.Tensor:
+    inputs = {"pixel_values": pixels}
+    if tower.config.model_type == CUT_BEFORE:
+        inputs = _cut(pixels, tower.config.patch_size)
+    if layer == -1:
+        last: torch.Tensor = tower(**inputs).last_hidden_state
+        return last
+    # The layer's number instead of True: transformers then keeps no other layer's output.
+    found: torch.Tensor = tower(**inputs, output_hidden_states=[layer]).hidden_states[layer]
+    return found
+
+
+def _cut(pixels: torch.Tensor, patch_px: int) -> dict[str, torch.Tensor]:
+    count, channels, side, _ = pixels.shape
+    grid = side // patch_px
+    cut = pixels.reshape(count, channels, grid, patch_px, grid, patch_px).permute(0, 2, 4, 3, 5, 1)
+    return {
+        "pixel_values": cut.reshape(count, grid * grid, patch_px * patch_px * channels),
+        "pixel_attention_mask": torch.ones((count, grid * grid), dtype=torch.long, device=pixels.device),
+        "spatial_shapes": torch.full((count, 2), grid),
+    }

@@ -17,7 +17,9 @@ from torch import nn
 
 from carnac.core.errors import InputError
 from carnac.engine.storage import temporary_path
-from carnac.model.autoregressive import AutoregressiveModel
+from carnac.model.adapters import add_adapters
+from carnac.model.added_tokens import add_tokens, added_ids_of, base_rows
+from carnac.model.autoregressive import AutoregressiveModel, freeze
 from carnac.model.language import language_from_config
 from carnac.model.settings import ModelSettings
 from carnac.model.towers import make_config, own_fields, stored_fields
@@ -39,6 +41,7 @@ def save_model(model: AutoregressiveModel, folder: Path) -> None:
         "settings": model.settings.model_dump(mode="json"),
         "vision": {"model_type": model.vision.config.model_type, **stored_fields(model.vision.config)},
         "language": {"model_type": model.language.config.model_type, **stored_fields(model.language.config)},
+        "added_tokens": {"ids": added_ids_of(model.language), "base_rows": base_rows(model.language)},
         "tokens_per_image": model.tokens_per_image,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
@@ -55,8 +58,10 @@ def load_model(folder: Path) -> AutoregressiveModel:
         # The weights are overwritten below; the caller's random state is not to move.
         with torch.random.fork_rng(devices=[]):
             vision = vision_from_config(_configuration(config["vision"]))
-            language = language_from_config(_configuration(config["language"]))
+            language = _language(config["language"], config.get("added_tokens"))
             model = AutoregressiveModel(settings, vision, language)
+            freeze(model, settings.trained)
+            add_adapters(model)
     except (KeyError, ValueError, TypeError, AttributeError, AssertionError, InputError) as error:
         detail = " ".join(str(error).split())
         raise InputError(f"{folder / CONFIG_FILE}: not a model that carnac can build: {detail}") from error
@@ -67,7 +72,7 @@ def load_model(folder: Path) -> AutoregressiveModel:
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Copy the weights of `folder` into `model`; raise InputError unless names and shapes are exactly the model's."""
     path = folder / WEIGHTS_FILE
-    found = _read_tensors(path)
+    found = read_tensors(path, f"the folder of a model holds {CONFIG_FILE} and {WEIGHTS_FILE}")
     wanted = stored_tensors(model)
     missing, unknown = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     if missing or unknown:
@@ -91,7 +96,20 @@ def stored_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in twice}
 
 
+def _language(fields: dict[str, Any], added: dict[str, Any] | None) -> Any:
+    added = added or {"ids": [], "base_rows": fields["vocab_size"]}
+    rows, pad = int(added["base_rows"]), fields.get("pad_token_id")
+    told = {**fields, "vocab_size": rows}
+    if pad is not None and pad >= rows:  # a table without the added rows knows no padding token that is one of them
+        told["pad_token_id"] = None
+    language = language_from_config(_configuration(told))
+    language.config.pad_token_id = pad
+    add_tokens(language, added["ids"])
+    return language
+
+
 def _configuration(fields: dict[str, Any]) -> Any:
+    fields = dict(fields)
     model_type = fields.pop("model_type")
     unknown = sorted(fields.keys() - own_fields(model_type))
     if unknown:
@@ -112,12 +130,13 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path, wanted: str) -> dict[str, torch.Tensor]:
+    """Return a safetensors file's tensors; raise InputError where it is damaged or missing (`wanted` says more)."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise InputError(f"{path}: missing; the folder of a model holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+        raise InputError(f"{path}: missing; {wanted}")
     try:
         tensors: dict[str, torch.Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
