@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 from pathlib import Path
 
@@ -151,3 +153,16 @@ def test_mutated_real_pages_give_documents_or_reasons() -> None:
 @settings(max_examples=300, deadline=None)
 def test_arbitrary_bytes_give_a_document(payload: bytes) -> None:
     assert document(payload + b" <p>word</p>" if b"<" not in payload else b"<p>word</p>" + payload).texts
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+@pytest.mark.parametrize("html", ["<p>text", "<div>" * 60_000])
+def test_the_collector_is_left_as_it_was(html: str, is_enabled: bool) -> None:
+    was = gc.isenabled()
+    try:
+        (gc.enable if is_enabled else gc.disable)()
+        with contextlib.suppress(RecordError):
+            document(html)
+        assert gc.isenabled() is is_enabled
+    finally:
+        (gc.enable if was else gc.disable)()
