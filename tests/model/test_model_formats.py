@@ -161,6 +161,7 @@ def change_config(folder: Path, **fields: Any) -> None:
     [
         ({"model_type": "llama"}, r"config.json: a model of type 'llama'; wanted one of idefics3, llava, smolvlm"),
         ({"model_type": "no such thing"}, "no configuration that transformers can read"),
+        ({"model_type": "llava", "text_config": 5}, "no configuration that transformers can read"),
         ({"vision_feature_layer": [1, 2]}, r"reads several layers \[1, 2\]; wanted one"),
         ({"projector_hidden_act": "relu"}, "'relu'; wanted 'gelu', or 'linear'"),
         ({"projector_hidden_act": "linear"}, "with two maps; wanted one map"),

@@ -168,11 +168,15 @@ def test_what_is_no_such_file_ends_in_a_sentence(tmp_path: Path) -> None:
     write_gguf(tmp_path / "rule.gguf", split="my-own-rule")
     write_gguf(tmp_path / "kind.gguf", architecture="jais")
     write_gguf(tmp_path / "lacks.gguf", architecture="qwen2")
+    torn = bytearray((tmp_path / "two.zip").read_bytes())
+    torn[torn.rindex(b"PK\1\2")] = 0  # the directory's last entry
+    (tmp_path / "torn.zip").write_bytes(torn)
     for name, words in {
         "lacks.gguf": r"lacks 6 tensors of a qwen2 model, first model\.layers\.0\.self_attn\.k_proj\.bias",
         "gone.gguf": "no such file. Wanted a GGUF file",
         "short.gguf": "damaged or cut off",
         "other.gguf": r"not a GGUF file \(it does not begin with GGUF\)",
+        "torn.zip": "damaged, or packed in a way that cannot be read",
         "two.zip": "holds 2 GGUF files; wanted one",
         "rule.gguf": "splits text by the rule 'my-own-rule', which transformers does not know",
         "kind.gguf": "transformers cannot read this (model|tokenizer): .*jais",

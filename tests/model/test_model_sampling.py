@@ -26,6 +26,7 @@ def test_top_p_draws_from_the_smallest_set_that_reaches_it() -> None:
     assert set(drawn(PROBABILITIES, 300)) == {0, 1, 2, 3}
     assert set(drawn(PROBABILITIES, 300, temperature=0.01)) == {1}
     assert set(drawn(PROBABILITIES, 300, top_p=0.5, temperature=0.0)) == {1}
+    assert set(drawn(PROBABILITIES, 3, top_p=0.5, temperature=1e-39)) == {1}  # a quotient beyond float32
 
 
 def test_ids_come_as_often_as_they_are_likely() -> None:

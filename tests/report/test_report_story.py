@@ -159,7 +159,7 @@ def test_the_working_folder_is_a_folder(whole: Path, monkeypatch: pytest.MonkeyP
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere: no such folder\. Wanted a folder that a run wrote"):
         read_story(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="holds nothing that carnac wrote"):
+    with pytest.raises(InputError, match="holds no stage that can be shown"):
         read_story(tmp_path)
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(InputError, match=r"a\.txt: a file\. Wanted a folder"):

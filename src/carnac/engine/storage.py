@@ -26,6 +26,13 @@ STALE_SECONDS = 7 * 24 * 3600.0
 _NO_FOLDER_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM)
 
 
+def open_to_others(path: Path) -> None:
+    """Give a file the permissions of one that is made as usual: safetensors makes its files readable to one alone."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)
+
+
 def temporary_path(final: Place) -> Path:
     """Return a name that no other attempt uses, `.NAME.HOST.PID.RANDOM.tmp`: beside `final`, or for a store in scratch.
 

@@ -13,14 +13,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carnac import __version__
-from carnac.core.errors import OutputError, RunError
+from carnac.core.errors import RunError
 from carnac.jobs.models import OpenModel, open_model
+from carnac.jobs.new_folder import check_free, new_folder
 from carnac.model.formats import FormatName
 
 if TYPE_CHECKING:
@@ -43,11 +43,10 @@ def export_model(folder: Path, name: FormatName, out: Path) -> Exported:
     Raises InputError where the format cannot express the model or `out` is taken, RunError where the proof fails: then
     the folder is kept under another name, with the figures.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out}: is not empty. Wanted a new folder for the export; remove it or name another.")
+    check_free(out)
     opened = open_model(folder)
     described = _describe(opened)  # adapters are merged here
-    with _partial(out) as partial, tempfile.TemporaryDirectory() as reference:
+    with new_folder(out) as partial, tempfile.TemporaryDirectory() as reference:
         skipped = _write(opened, described, name, partial, Path(reference))
         del opened  # the proof loads the model once more
         parity = {"carnac": __version__, "format": name, "too_long": skipped, **_prove(partial, Path(reference))}
@@ -61,9 +60,6 @@ def export_model(folder: Path, name: FormatName, out: Path) -> Exported:
                 f"{failed}: transformers computes something else: the logits differ by {parity['worst']:.1e} of their "
                 f"scale, wanted at most {parity['tolerance']:.0e}; {PARITY_FILE} there has the figures of each prompt."
             )
-        if out.is_dir():
-            out.rmdir()
-        partial.rename(out)
     return Exported(folder=out, parity=parity)
 
 
@@ -128,18 +124,3 @@ def _prove(folder: Path, reference: Path) -> dict[str, Any]:
         raise RunError(f"transformers cannot use the exported folder: {last}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-@contextmanager
-def _partial(out: Path) -> Iterator[Path]:
-    """Make a folder beside `out` to write in; what is left of it at the end is removed."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be made ({error.strerror}).") from error
-    try:
-        partial.chmod(0o755)  # mkdtemp's folders are closed to others
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -6,8 +6,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from carnac.core.errors import InputError, OutputError
+from carnac.core.errors import InputError
 from carnac.jobs.models import InputSettings, write_inputs
+from carnac.jobs.new_folder import check_free, new_folder
 from carnac.sequence.pretrained_tokenizer import read_tokenizer_folder
 from carnac.sequence.settings import PictureSettings
 from carnac.sequence.tokenizer import FILE_NAME, LoadedTokenizer
@@ -34,8 +35,7 @@ def import_model(folder: Path, out: Path) -> Imported:
     from carnac.model.vision import square_px
     from carnac.model.weights import save_model
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out}: is not empty. Wanted a new folder for the model; remove it or name another.")
+    check_free(out)
     model, config = read_folder(folder)
     pictures, notes = read_pictures(
         folder,
@@ -47,11 +47,11 @@ def import_model(folder: Path, out: Path) -> Imported:
     )
     words = _read_tokenizer(folder, pictures, config.image_token_id, model.language.config.vocab_size)
     longest = int(getattr(config.text_config, "max_position_embeddings", 0) or LONGEST)
-    save_model(model, out)
-    with tempfile.TemporaryDirectory() as temporary:
+    with new_folder(out) as partial, tempfile.TemporaryDirectory() as temporary:
+        save_model(model, partial)
         path = Path(temporary) / FILE_NAME
         path.write_text(words.to_json(), encoding="utf-8")
-        write_inputs(out, path, InputSettings(pictures=pictures, row_tokens=longest))
+        write_inputs(partial, path, InputSettings(pictures=pictures, row_tokens=longest))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Imported(folder=out, parameters=parameters, notes=tuple(notes))
 

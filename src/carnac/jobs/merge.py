@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from carnac.core.batch import IGNORED, Batch
-from carnac.core.errors import InputError, OutputError, RunError
+from carnac.core.errors import InputError, RunError
 from carnac.core.seeds import generator
 from carnac.engine.manifest import collect_parts, manifest_of, write_manifest
 from carnac.engine.part import Part
 from carnac.jobs.models import INPUTS_FILE, open_model
+from carnac.jobs.new_folder import check_free, new_folder
 from carnac.jobs.train import STAGE
 from carnac.sequence.tokenizer import FILE_NAME as TOKENIZER_FILE
 
@@ -57,7 +58,7 @@ def merge_model(folder: Path, output: Path, backbones: Mapping[Backbone, Path] |
     """
     from carnac.model.adapters import BACKBONES, adapted_layers, merge_adapters
 
-    _check_free(output)
+    check_free(output)
     model = _open(folder, backbones or {})
     layers = sum(1 for part in BACKBONES for _ in adapted_layers(getattr(model, part)))
     before = _probe(model)
@@ -68,7 +69,8 @@ def merge_model(folder: Path, output: Path, backbones: Mapping[Backbone, Path] |
             f"{folder}: merged, logits differ by {difference:.1e} of their scale (at most {TOLERANCE:.0e}). Nothing "
             "was written; are its weights sound?"
         )
-    _write_model(model, folder, output)
+    with new_folder(output) as partial:
+        _write_model(model, folder, partial)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Merged(layers=layers, parameters=parameters, difference=difference)
 
@@ -82,15 +84,17 @@ def save_trained(folder: Path, output: Path) -> Kept:
     from carnac.model.adapters import BACKBONES
     from carnac.model.weights import WEIGHTS_FILE
 
-    _check_free(output)
+    check_free(output)
     model = open_model(folder).model
     settings = model.settings
     if all(part in settings.trained or getattr(settings, part).type is not None for part in BACKBONES):
-        raise InputError(f"{folder}: all of it was trained here: there are no frozen weights to leave out.")
-    output.mkdir(parents=True, exist_ok=True)
-    for name in BESIDE:
-        shutil.copyfile(folder / name, output / name)
-    save_adapters(model, output)
+        raise InputError(
+            f"{folder}: no frozen backbone of it lies in a folder or on the hub: there is nothing to leave out."
+        )
+    with new_folder(output) as partial:
+        for name in BESIDE:
+            shutil.copyfile(folder / name, partial / name)
+        save_adapters(model, partial)
     sizes = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     return Kept(kept_bytes=sizes, whole_bytes=(folder / WEIGHTS_FILE).stat().st_size)
 
@@ -109,11 +113,6 @@ def _open(folder: Path, backbones: Mapping[Backbone, Path]) -> AutoregressiveMod
     if model.settings.adapters is None:
         raise InputError(f"{folder}: the model has no adapters: there is nothing to merge.")
     return model
-
-
-def _check_free(output: Path) -> None:
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise OutputError(f"{output}: exists already. Remove it, or name a folder that is not there.")
 
 
 def _probe(model: AutoregressiveModel) -> torch.Tensor:

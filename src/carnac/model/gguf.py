@@ -82,7 +82,11 @@ def _unpacked(source: Path, scratch: Path) -> Iterator[Path]:
     if not zipfile.is_zipfile(source):
         yield source
         return
-    with zipfile.ZipFile(source) as archive:
+    try:
+        opened = zipfile.ZipFile(source)
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise InputError(f"{source}: damaged, or packed in a way that cannot be read ({error}).") from error
+    with opened as archive:
         inside = [name for name in archive.namelist() if name.lower().endswith(".gguf")]
         if len(inside) != 1:
             raise InputError(f"{source}: holds {len(inside)} GGUF files; wanted one. Unpack it and name the file.")

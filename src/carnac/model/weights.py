@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from carnac.core.errors import InputError
-from carnac.engine.storage import temporary_path
+from carnac.engine.storage import open_to_others, temporary_path
 from carnac.model.adapters import add_adapters
 from carnac.model.added_tokens import add_tokens, added_ids_of, base_rows
 from carnac.model.autoregressive import AutoregressiveModel, freeze
@@ -126,7 +126,9 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not JSON ({error})") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         got = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise InputError(f"{path}: not a carnac model: format is {got!r}, wanted {FORMAT!r}")
+        # What `carnac adapters` wrote: a model without its backbones.
+        hint = "; carnac merge makes a model of it" if got == "carnac-adapters-1" else ""
+        raise InputError(f"{path}: not a carnac model: format is {got!r}, wanted {FORMAT!r}{hint}")
     return config
 
 
@@ -148,6 +150,7 @@ def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
     partial = temporary_path(path)
     try:
         write(partial)
+        open_to_others(partial)
         with partial.open("rb") as handle:
             os.fsync(handle.fileno())
         partial.replace(path)

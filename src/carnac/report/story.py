@@ -99,7 +99,7 @@ def read_story(folder: Place) -> Story:
         chats=tuple(row for manifest in chats for row in _all_rows(manifest)),
     )
     if not (story.folders or story.metrics or story.funnel or story.evaluation or story.model):
-        raise InputError(f"{folder}: holds nothing that carnac wrote. Wanted a stage's folder or a whole run's.")
+        raise InputError(f"{folder}: holds no stage that can be shown. Wanted a stage's folder or a whole run's.")
     return story
 
 

@@ -111,11 +111,14 @@ def _head(language: Any) -> str:
 
 
 def _read_config(folder: Path) -> tuple[Any, FormatName]:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
+    if not (folder / "config.json").is_file():  # a name that is no folder could be one in the user's cache
+        raise InputError(f"{folder}: no config.json there. Wanted the folder of a model as transformers saves it.")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (StrictDataclassError, OSError, ValueError, KeyError, TypeError) as error:
         detail = " ".join(str(error).split())[:300]
         raise InputError(f"{folder}: no configuration that transformers can read ({detail})") from error
     if config.model_type not in FORMAT_OF:

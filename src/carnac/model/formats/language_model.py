@@ -48,6 +48,8 @@ def refuse_built_language(language: Any) -> str | None:
         embedded = language.get_input_embeddings()(ids)
         wanted = language(inputs_embeds=embedded, use_cache=False).logits
         found = head(body(inputs_embeds=embedded, use_cache=False).last_hidden_state)
+    if not torch.isfinite(wanted).all():
+        return f"{kind} gives logits that are no finite numbers, so nothing could be compared: are its weights sound?"
     plain = getattr(head, "base", head)  # behind added tokens
     if getattr(plain, "bias", None) is not None or not torch.allclose(found, wanted, rtol=1e-4, atol=1e-5):
         return f"{kind} does more to its logits than one output layer without bias, all that the format's class has"

@@ -15,6 +15,8 @@ from carnac.model.settings import GenerationSettings
 
 # The likeliest ids nearly always reach `top_p` among this many; sorting a vocabulary of 49,152 takes 30 times as long.
 LIKELIEST = 256
+# Logits divided by less leave the range of float32 and say nothing; long before, the likeliest is all that is drawn.
+GREEDY_BELOW = 1e-6
 
 
 def draws_of(settings: GenerationSettings, number: int) -> np.random.Generator:
@@ -28,7 +30,7 @@ def choose(logits: torch.Tensor, settings: GenerationSettings, draws: Sequence[n
     Drawn among the likeliest ids that together reach `top_p` (nucleus sampling, Holtzman et al. 2020, arXiv
     1904.09751); ids as likely as the last of them are let in. A row's choice does not depend on the other rows.
     """
-    if settings.temperature == 0.0:
+    if settings.temperature < GREEDY_BELOW:
         return logits.argmax(-1)
     probabilities = (logits.float() / settings.temperature).softmax(-1)
     if settings.top_p < 1.0:
