@@ -78,6 +78,9 @@ class CommonCrawl:
             (root / path[1:]).write_bytes(content)
 
 
+CRAWLED = CommonCrawl()
+
+
 @dataclass
 class CrawlHere:
     """Runs crawls in this process; `done` holds the units of the last one that were not done before."""

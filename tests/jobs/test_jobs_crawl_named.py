@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from jobs_crawls import CRAWL, LISTING, CommonCrawl, CrawlHere
-from jobs_web_server import WebServer, web_server
+from jobs_crawls import CRAWL, CRAWLED, LISTING, CrawlHere
+from jobs_web_server import WebServer
 from story_runs import all_rows, carnac
 
-from carnac.core import http_files
 from carnac.core.errors import InputError, RecipeError
 from carnac.jobs.recipes import load_checked
 
-CRAWLED = CommonCrawl()
 ARCHIVES = [path for path in CRAWLED.files if path != LISTING]
-
-
-@pytest.fixture
-def server() -> Iterator[WebServer]:
-    with web_server() as running:
-        running.files |= CRAWLED.files
-        yield running
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CrawlHere:
-    crawl = CrawlHere(output=tmp_path / "documents")
-    monkeypatch.setattr("carnac.engine.run.run_units", crawl.run_units)
-    monkeypatch.setattr(http_files, "_PAUSES_SECONDS", (0.01, 0.02, 0.03))
-    return crawl
 
 
 def urls(rows: list[dict[str, Any]]) -> list[str]:

@@ -19,13 +19,6 @@ PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(100)
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CrawlHere:
-    crawl = CrawlHere(output=tmp_path / "documents")
-    monkeypatch.setattr("carnac.engine.run.run_units", crawl.run_units)
-    return crawl
-
-
-@pytest.fixture
 def site(tmp_path: Path) -> Path:
     """A folder of pages, with what lies beside pages."""
     site = tmp_path / "site"

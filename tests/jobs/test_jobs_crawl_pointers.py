@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from jobs_crawls import CommonCrawl, CrawlHere, write_warc
-from jobs_web_server import WebServer, web_server
+from jobs_crawls import CRAWLED, CrawlHere, write_warc
+from jobs_web_server import WebServer
 
 from carnac.archive import pointers as module
 from carnac.archive.pointers import MAX_GAP_BYTES, MAX_SPAN_BYTES, Pointer, merge
 from carnac.archive.zstd_frames import DICTIONARY_MAGIC
-from carnac.core import http_files
 from carnac.core.errors import InputError
 
-CRAWLED = CommonCrawl()
 Row = tuple[str | None, int | None, int | None]
-
-
-@pytest.fixture
-def server() -> Iterator[WebServer]:
-    with web_server() as running:
-        running.files |= CRAWLED.files
-        yield running
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CrawlHere:
-    crawl = CrawlHere(output=tmp_path / "documents")
-    monkeypatch.setattr("carnac.engine.run.run_units", crawl.run_units)
-    monkeypatch.setattr(http_files, "_PAUSES_SECONDS", (0.01, 0.02, 0.03))
-    return crawl
 
 
 def parquet(rows: Sequence[Row], **options: Any) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
 from jobs_crawls import CRAWL, LISTING, CommonCrawl, CrawlHere
 from test_jobs_crawl_pointers import Row, parquet
 
@@ -13,13 +12,6 @@ if TYPE_CHECKING:
     from store_server import Bucket
 
 CRAWLED = CommonCrawl(num_archives=3)
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CrawlHere:
-    crawl = CrawlHere(output=tmp_path / "documents")
-    monkeypatch.setattr("carnac.engine.run.run_units", crawl.run_units)
-    return crawl
 
 
 def test_a_crawl_by_name_in_a_bucket(here: CrawlHere, bucket: Bucket) -> None:

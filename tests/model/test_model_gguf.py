@@ -187,5 +187,5 @@ def test_what_is_no_such_file_ends_in_a_sentence(tmp_path: Path) -> None:
         assert not (tmp_path / "model").exists()
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
-    with pytest.raises(OutputError, match="taken: exists already"):
+    with pytest.raises(OutputError, match="taken: is not empty"):
         convert_gguf(tmp_path / "tiny.gguf", tmp_path / "taken")

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from carnac import __version__
 from carnac.core.errors import RunError
 from carnac.jobs.models import OpenModel, open_model
-from carnac.jobs.new_folder import check_free, new_folder
 from carnac.model.formats import FormatName
+from carnac.model.new_folder import check_free, new_folder
 
 if TYPE_CHECKING:
     from carnac.model.formats.description import Description

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from carnac.core.errors import InputError
 from carnac.jobs.models import InputSettings, write_inputs
-from carnac.jobs.new_folder import check_free, new_folder
+from carnac.model.new_folder import check_free, new_folder
 from carnac.sequence.pretrained_tokenizer import read_tokenizer_folder
 from carnac.sequence.settings import PictureSettings
 from carnac.sequence.tokenizer import FILE_NAME, LoadedTokenizer

@@ -17,8 +17,8 @@ from carnac.core.seeds import generator
 from carnac.engine.manifest import collect_parts, manifest_of, write_manifest
 from carnac.engine.part import Part
 from carnac.jobs.models import INPUTS_FILE, open_model
-from carnac.jobs.new_folder import check_free, new_folder
 from carnac.jobs.train import STAGE
+from carnac.model.new_folder import check_free, new_folder
 from carnac.sequence.tokenizer import FILE_NAME as TOKENIZER_FILE
 
 if TYPE_CHECKING:

@@ -24,9 +24,8 @@ from carnac.model.added_tokens import added_ids_of, added_parameters
 from carnac.model.autoregressive import AutoregressiveModel, build_model
 from carnac.model.language import Vocabulary
 from carnac.model.settings import ModelSettings
-from carnac.model.weights import CONFIG_FILE, read_tensors, stored_tensors
+from carnac.model.weights import ADAPTERS_FORMAT, CONFIG_FILE, read_config, read_tensors, stored_tensors
 
-FORMAT = "carnac-adapters-1"
 NOT_WHOLE = "the adapters' folder is not whole. Copy it again."
 TRAINED_FILE = "trained.safetensors"
 PEFT_CONFIG_FILE = "adapter_config.json"
@@ -56,7 +55,7 @@ def save_adapters(model: AutoregressiveModel, folder: Path) -> None:
             _write_json(folder / part / PEFT_CONFIG_FILE, config)
     vocabulary = _vocabulary(model)
     content = {
-        "format": FORMAT,
+        "format": ADAPTERS_FORMAT,
         "settings": model.settings.model_dump(mode="json"),
         "vocabulary": asdict(vocabulary),
         "image_size_px": model.image_size_px,
@@ -70,7 +69,7 @@ def load_adapters(folder: Path, backbones: Mapping[Backbone, Path] | None = None
 
     Raises InputError naming what is missing, damaged, or not the backbone that the adapters were trained on.
     """
-    content = _read_config(folder / CONFIG_FILE)
+    content = read_config(folder / CONFIG_FILE, ADAPTERS_FORMAT, "a folder of adapters")
     try:
         settings = ModelSettings.model_validate_json(json.dumps(_moved(content["settings"], backbones or {})))
         fields = {**content["vocabulary"], "added_ids": tuple(content["vocabulary"]["added_ids"])}
@@ -98,7 +97,7 @@ def is_adapters(folder: Path) -> bool:
         content = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(content, dict) and content.get("format") == FORMAT
+    return isinstance(content, dict) and content.get("format") == ADAPTERS_FORMAT
 
 
 def _copy_into(wanted: dict[str, torch.Tensor], folder: Path, model: AutoregressiveModel) -> None:
@@ -185,18 +184,6 @@ def _moved(settings: dict[str, Any], backbones: Mapping[Backbone, Path]) -> dict
         part: {**settings[part], "folder": str(path), "hub": None} for part, path in backbones.items()
     }
     return settings | moved
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}). Wanted a folder of adapters.") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{path}: not a folder of adapters; wanted format {FORMAT!r}")
-    return content
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from carnac.core.errors import InputError, OutputError
+from carnac.model.new_folder import new_folder
 
 Precision = Literal["float32", "bfloat16", "float16"]
 MAGIC = b"GGUF"
@@ -56,22 +57,13 @@ def convert_gguf(source: Path, folder: Path, precision: Precision = "float32") -
     """
     for library in ("gguf", "accelerate"):
         importlib.import_module(library)  # transformers asks for both late, one of them in a sentence of its own
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"{folder}: exists already. Remove it, or name a folder that is not there.")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as scratch,
-            _unpacked(source, Path(scratch)) as file,
-        ):
-            made = Path(scratch) / "model"
-            converted = _convert(source, file, made, precision)
-            if folder.is_dir():
-                folder.rmdir()
-            made.rename(folder)
-    except OSError as error:
-        raise OutputError(f"{error.filename or folder}: {error.strerror or error}. Nothing was written.") from error
-    return converted
+    with (
+        new_folder(folder) as made,
+        # Beside the folder: what is unpacked is as large as a model, and a temporary folder may be small.
+        tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as scratch,
+        _unpacked(source, Path(scratch)) as file,
+    ):
+        return _convert(source, file, made, precision)
 
 
 @contextmanager

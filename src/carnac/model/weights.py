@@ -26,6 +26,7 @@ from carnac.model.towers import make_config, own_fields, stored_fields
 from carnac.model.vision import vision_from_config
 
 FORMAT = "carnac-model-1"
+ADAPTERS_FORMAT = "carnac-adapters-1"  # a model without its backbones: `adapter_files`
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
@@ -52,7 +53,7 @@ def save_model(model: AutoregressiveModel, folder: Path) -> None:
 
 def load_model(folder: Path) -> AutoregressiveModel:
     """Return the model of a folder, ready for generation; raise InputError naming the file that is missing or wrong."""
-    config = _read_config(folder / CONFIG_FILE)
+    config = read_config(folder / CONFIG_FILE, FORMAT, "a carnac model")
     try:
         settings = ModelSettings.model_validate_json(json.dumps(config["settings"]))
         # The weights are overwritten below; the caller's random state is not to move.
@@ -117,18 +118,18 @@ def _configuration(fields: dict[str, Any]) -> Any:
     return make_config(model_type, fields)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, form: str, what: str) -> dict[str, Any]:
+    """Return a JSON object whose `format` is `form`; raise InputError, which says `what` it should be, for all else."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); is {path.parent} a carnac model?") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); is {path.parent} {what}?") from error
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error})") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
+    if not isinstance(config, dict) or config.get("format") != form:
         got = config.get("format") if isinstance(config, dict) else type(config).__name__
-        # What `carnac adapters` wrote: a model without its backbones.
-        hint = "; carnac merge makes a model of it" if got == "carnac-adapters-1" else ""
-        raise InputError(f"{path}: not a carnac model: format is {got!r}, wanted {FORMAT!r}{hint}")
+        hint = "; carnac merge makes a model of it" if got == ADAPTERS_FORMAT else ""
+        raise InputError(f"{path}: not {what}: format is {got!r}, wanted {form!r}{hint}")
     return config
 
 

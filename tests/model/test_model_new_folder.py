@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from carnac.core.errors import OutputError
-from carnac.jobs.new_folder import check_free, new_folder
+from carnac.model.new_folder import check_free, new_folder
 
 FULL = """
 import resource, sys
@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from carnac.core.errors import OutputError
-from carnac.jobs.new_folder import new_folder
+from carnac.model.new_folder import new_folder
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 try:
     with new_folder(Path(sys.argv[1])) as folder:
@@ -32,7 +32,7 @@ except OutputError as error:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from carnac.jobs.new_folder import new_folder
+from carnac.model.new_folder import new_folder
 with new_folder(Path(sys.argv[1])) as folder:
     (folder / "half").touch()
     os.kill(os.getpid(), signal.SIGKILL)
