@@ -71,7 +71,7 @@ class CheckpointSettings(Settings):
 
 
 class ComputeSettings(Settings):
-    """Where and how steps are computed. Another device, precision or number of threads changes a loss in its last bits."""
+    """Where and how steps are computed. Another device, precision or thread count changes a loss in its last bits."""
 
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU where there is one")
     precision: Literal["fp32", "bf16"] = Field(
