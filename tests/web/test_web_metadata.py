@@ -14,6 +14,7 @@ from selectolax.lexbor import LexborHTMLParser
 from web_pages import sample_pages
 
 from carnac.core.document import Document
+from carnac.web.charset import decode_page
 from carnac.web.dates import parse_date
 from carnac.web.licences import name_licence
 from carnac.web.metadata import Metadata, read_metadata
@@ -84,12 +85,20 @@ def test_a_sample_head_with_all_that_a_page_can_say() -> None:
     assert (found.licence, found.licence_url, found.reservations) == ("CC-BY-4.0", BY, ("noai",))
 
 
-def test_elements_met_by_a_walk_say_what_the_query_says() -> None:
-    rules = "<h1>x</h1><time pubdate datetime=2024></time>" + linked(article(author="Ann"))
-    for page in [rules.encode(), *(page.payload for page in list(sample_pages().values())[:40])]:
-        parser = LexborHTMLParser(page)
-        assert parser.root is not None
-        assert read_metadata(parser, URL, {}, parser.root.traverse()) == read_metadata(parser, URL, {})
+def test_what_a_page_does_not_spell_is_not_looked_for_and_nothing_is_missed() -> None:
+    by_entity = '<h1>x</h1><script type="application/ld&#43;json">{"@type": "Article", "author": "Ann"}</script>'
+    shouted = (
+        '<TIME PUBDATE DATETIME=2024></TIME><p ITEMPROP=x><A HREF="https://creativecommons.org/licenses/by/4.0/">y</A>'
+    )
+    made = [
+        "<h1>x</h1><time pubdate datetime=2024></time>" + linked(article(author="Ann")),
+        *("<p>nothing", by_entity, shouted),
+    ]
+    pages = [*(page.encode() for page in made), shouted.encode("utf-16")]
+    for page in [*pages, *(page.payload for page in list(sample_pages().values())[:40])]:
+        parser = LexborHTMLParser(decode_page(page, None)[0])
+        assert read_metadata(parser, URL, {}, page) == read_metadata(parser, URL, {})
+    assert read_metadata(LexborHTMLParser(by_entity), URL, {}, by_entity.encode()).author == "Ann"
 
 
 # Addresses.

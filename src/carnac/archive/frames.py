@@ -9,9 +9,10 @@ on after a damaged one. Memory is bounded by buffers, never by what is inside.
 from __future__ import annotations
 
 import re
-import zlib
 from io import SEEK_END
 from typing import IO
+
+from isal import isal_zlib
 
 GZIP_MAGIC = b"\x1f\x8b\x08"
 WARC_MAGIC = b"WARC/"
@@ -31,11 +32,11 @@ class DamagedFrameError(Exception):
 
 
 class GzipFrame:
-    """The inflated bytes of the gzip member at `start`, as a stream; zlib checks its checksum at the end."""
+    """The inflated bytes of the gzip member at `start`, as a stream; its checksum is checked at the end."""
 
     def __init__(self, stream: IO[bytes], start: int) -> None:
         self._stream = stream
-        self._decoder = zlib.decompressobj(31)
+        self._decoder = isal_zlib.decompressobj(31)
         self._fed = start
         self._told = 0
         self._ended = False
@@ -52,7 +53,7 @@ class GzipFrame:
                 self._ended = not source
             try:
                 data = self._decoder.decompress(source, wanted)
-            except zlib.error as error:
+            except isal_zlib.IsalError as error:  # type: ignore[misc] # its stub gives it no base
                 raise DamagedFrameError(str(error)) from None
             if data:
                 self._told += len(data)

@@ -65,7 +65,7 @@ def extract_page(response: Response, warc_file: str, settings: ExtractSettings) 
     blocks = reading.blocks
     if not blocks:
         raise RecordError("no_content", "neither text nor an image outside navigation, scripts and hidden elements")
-    facts = read_metadata(parser, response.url, response.headers)
+    facts = read_metadata(parser, response.url, response.headers, response.payload)
     language, score = identify(_prose(blocks, settings.language_characters), settings.language_characters)
     document = Document(
         id=document_id(response.url, response.payload),

@@ -32,5 +32,5 @@ class ExtractSettings(Settings):
         default=10_000_000, gt=0, description="Pages of more bytes, decompressed, are refused as `page_too_large`."
     )
     language_characters: int = Field(
-        default=2000, gt=0, description="How many characters of a document's text the language is told from."
+        default=1000, gt=0, description="How many characters of a document's text the language is told from."
     )
