@@ -13,9 +13,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from carnac.core.errors import InputError
 from carnac.engine.manifest import read_manifest
-from carnac.jobs.plan import Plan, PlanSettings, make_plan_folder
+from carnac.jobs.plan import Plan, PlanSettings, PlanSource, make_plan_folder
 from carnac.mix.batches import BatchReader
-from carnac.mix.settings import MixSettings
+from carnac.mix.settings import MixSettings, SourceSettings
 from carnac.sequence.settings import PictureSettings, TokenizerSettings
 from carnac.sequence.tokenizer import load_tokenizer
 
@@ -48,8 +48,9 @@ def shards(tmp_path: Path) -> Path:
 
 
 def plan(shards: Path, tokenizer: TokenizerSettings, pictures: PictureSettings = TILES) -> Plan:
-    settings = PlanSettings(tokenizer=tokenizer, pictures=pictures, mix=MIX, num_batches=2)
-    return make_plan_folder(read_manifest(shards, "shards"), shards.parent / "plan", settings, runner()[0])
+    settings = PlanSettings(tokenizer=tokenizer, pictures=pictures, mix=MIX, steps=2)
+    source = PlanSource(settings=SourceSettings(name="web", shards=shards), manifest=read_manifest(shards, "shards"))
+    return make_plan_folder([source], shards.parent / "plan", settings, runner()[0])
 
 
 def test_another_models_tokenizer_is_taken_over_with_what_it_lacks(shards: Path, tmp_path: Path) -> None:
@@ -60,8 +61,7 @@ def test_another_models_tokenizer_is_taken_over_with_what_it_lacks(shards: Path,
     assert (tokenizer.begin, tokenizer.end) == (None, 0)
     # Padding, image, three marks and four tiles.
     assert tokenizer.added_ids == tuple(range(rows, rows + 9))
-    parts = {entry.unit: entry.path for entry in read_manifest(shards, "shards").parts}
-    batch = BatchReader(made.table(), parts, tokenizer, TILES, MIX).batch(0)
+    batch = BatchReader(made.rows.path, made.shards, tokenizer, TILES, MIX).batch(0)
     assert len(batch.pixels) == len(batch.image_slots) > 1
     assert batch.input_ids.max() == max(tokenizer.marks.values())
     made.publish()
@@ -79,7 +79,7 @@ def test_it_is_taken_over_once_and_again_when_its_file_changes(shards: Path, tmp
     their_folder(theirs, lower=True)
     os.utime(theirs / "tokenizer.json", (0, 0))
     after = plan(shards, TokenizerSettings(folder=theirs))
-    assert done.units == ["tokenizer/tokenizer", "pieces/00000-a"]  # pieces of equal lengths: the rows stay
+    assert done.units == ["tokenizer/tokenizer", "pieces/web-00000-a"]  # pieces of equal lengths: the rows stay
     assert after.digest != before.digest
 
 

@@ -20,13 +20,15 @@ from selectolax.lexbor import LexborHTMLParser
 from carnac.core.errors import RecordError
 from carnac.core.schema import SAMPLES
 from carnac.mix.plan import PIECES, pieces_of_sample
-from carnac.mix.settings import MixSettings
+from carnac.mix.settings import MixSettings, SourceSettings
 from carnac.sequence.layout import Sample
 from carnac.sequence.settings import PictureSettings, TokenizerSettings
 from carnac.sequence.tokenizer import LoadedTokenizer, ready, train_tokenizer
 
+ROW_GROUP = 16
 DATA = Path(__file__).parents[2] / "recipes" / "tiny" / "data"
 PICTURES = PictureSettings(size_px=32, patch_px=8)  # 16 tokens an image
+SOURCE = SourceSettings(name="skimage", shards=Path("shards"))
 MIX = MixSettings(row_tokens=256, row_images=4, rows_per_batch=4, seed=3)
 
 
@@ -67,7 +69,7 @@ def row_of(sample: Sample) -> dict[str, Any]:
 
 def write_shard(path: Path, samples: Sequence[Sample]) -> Path:
     table = pa.Table.from_pylist([row_of(sample) for sample in samples], SAMPLES)
-    pq.write_table(table, path, row_group_size=16)
+    pq.write_table(table, path, row_group_size=ROW_GROUP)
     return path
 
 
@@ -102,11 +104,17 @@ def write_real_shards(folder: Path) -> dict[str, Path]:
     }
 
 
-def pieces_of_shards(shards: dict[str, Path]) -> pa.Table:
+def pieces_of_shards(shards: dict[str, Path], mix: MixSettings = MIX) -> pa.Table:
     rows: list[dict[str, Any]] = []
     for name, path in shards.items():
         for number, sample in enumerate(pq.read_table(path).to_pylist()):
-            place = {"source": "skimage", "shard": name, "row": number}
+            place = {"source": "skimage", "shard": name, "row": number, "group": number // ROW_GROUP}
             with contextlib.suppress(RecordError):  # the broken sample
-                rows += pieces_of_sample(sample, place, real_tokenizer(), PICTURES, MIX).rows
+                rows += pieces_of_sample(sample, place, real_tokenizer(), PICTURES, mix).rows
     return pa.Table.from_pylist(rows, PIECES)
+
+
+def write_plan(path: Path, plan: pa.Table, row_group_size: int = 100) -> Path:
+    """Write a plan as its part lies on disk."""
+    pq.write_table(plan, path, row_group_size=row_group_size)
+    return path

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import itertools
-import threading
+import pickle
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import pytest
 from mix_samples import (
     MIX,
     PICTURES,
+    SOURCE,
     pieces_of_shards,
     png,
     real_samples,
     real_tokenizer,
+    write_plan,
     write_real_shards,
     write_shard,
 )
@@ -23,7 +26,7 @@ from mix_samples import (
 from carnac.core.batch import IGNORED, Batch
 from carnac.core.errors import InputError
 from carnac.mix.assemble import batch_of_samples, image_segments, with_pixels
-from carnac.mix.batches import BatchReader, read_ahead
+from carnac.mix.batches import BatchReader
 from carnac.mix.plan import make_plan, pieces_of_rows
 from carnac.mix.settings import MixSettings
 from carnac.sequence.layout import Sample, lay_out
@@ -54,14 +57,19 @@ def fixture_shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
     return write_real_shards(tmp_path_factory.mktemp("shards"))
 
 
+@pytest.fixture(scope="module", name="table")
+def fixture_table(shards: Shards) -> pa.Table:
+    return make_plan(pieces_of_shards(shards), [SOURCE], MIX, 800)
+
+
 @pytest.fixture(scope="module", name="plan")
-def fixture_plan(shards: Shards) -> pa.Table:
-    return make_plan(pieces_of_shards(shards), MIX, 200)
+def fixture_plan(table: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_plan(tmp_path_factory.mktemp("plan") / "rows.parquet", table)
 
 
 @pytest.fixture
 def reader(
-    plan: pa.Table, shards: Shards, tokenizer: LoadedTokenizer, pictures: PictureSettings, mix: MixSettings
+    plan: Path, shards: Shards, tokenizer: LoadedTokenizer, pictures: PictureSettings, mix: MixSettings
 ) -> BatchReader:
     return BatchReader(plan, shards, tokenizer, pictures, mix)
 
@@ -115,7 +123,7 @@ def test_batches_keep_every_promise(reader: BatchReader, tokenizer: LoadedTokeni
 
 
 def test_pieces_hold_their_sample(
-    reader: BatchReader, tokenizer: LoadedTokenizer, pictures: PictureSettings, plan: pa.Table, mix: MixSettings
+    reader: BatchReader, tokenizer: LoadedTokenizer, pictures: PictureSettings, table: pa.Table, mix: MixSettings
 ) -> None:
     for n in range(0, 200, 20):
         batch = reader.batch(n)
@@ -132,12 +140,12 @@ def test_pieces_hold_their_sample(
             for place, pixels in zip(inside, got, strict=True):
                 if number not in batch.stand_ins:
                     assert np.array_equal(pixels[None], load_pixels(files[place], pictures))
-        labels = sum(plan["labels"].to_pylist()[n * 4 : n * 4 + 4])
+        labels = sum(table["labels"].to_pylist()[n * 4 : n * 4 + 4])
         assert batch.label_tokens == labels or batch.stand_ins
 
 
 def test_a_batch_is_the_same_cold_and_warm_in_any_order(
-    reader: BatchReader, plan: pa.Table, shards: Shards, tokenizer: LoadedTokenizer, mix: MixSettings
+    reader: BatchReader, plan: Path, shards: Shards, tokenizer: LoadedTokenizer, mix: MixSettings
 ) -> None:
     pictures = PictureSettings(size_px=32, patch_px=8)
     for n in (130, 3, 77, 3, 199):
@@ -156,10 +164,11 @@ def test_pieces_left_out_keep_their_place_and_lose_their_labels(reader: BatchRea
 
 
 def test_a_picture_that_does_not_decode_becomes_grey_and_its_piece_silent(
-    shards: Shards, pictures: PictureSettings, tokenizer: LoadedTokenizer
+    shards: Shards, pictures: PictureSettings, tokenizer: LoadedTokenizer, tmp_path: Path
 ) -> None:
-    plan = make_plan(pieces_of_shards(shards), MIX, 300)  # more than an epoch
-    rows = [{(piece.shard, piece.row) for piece in row} for row in pieces_of_rows(plan, 0, plan.num_rows)]
+    table = make_plan(pieces_of_shards(shards), [SOURCE], MIX, 1200)  # more than an epoch
+    plan = write_plan(tmp_path / "rows.parquet", table)
+    rows = [{(piece.shard, piece.row) for piece in row} for row in pieces_of_rows(table, 0, table.num_rows)]
     n = next(number for number, row in enumerate(rows) if ("00000-a", 0) in row) // MIX.rows_per_batch
     batch = BatchReader(plan, shards, tokenizer, pictures, MIX).batch(n)
     check(batch, tokenizer)
@@ -186,18 +195,18 @@ def test_rows_without_images_have_empty_pixels(
 
 
 def test_another_tokenizer_or_picture_size_is_noticed(
-    plan: pa.Table, shards: Shards, tokenizer: LoadedTokenizer, mix: MixSettings
+    plan: Path, shards: Shards, tokenizer: LoadedTokenizer, mix: MixSettings
 ) -> None:
     larger = BatchReader(plan, shards, tokenizer, PictureSettings(size_px=64, patch_px=8), mix)
     bytes_only = ready(train_tokenizer([], TokenizerSettings()))
     other = BatchReader(plan, shards, bytes_only, PictureSettings(size_px=32, patch_px=8), mix)
     for reader in (larger, other):
         with pytest.raises(InputError, match="plan again"):
-            list(read_ahead(reader, range(reader.num_batches)))
+            _ = [reader.batch(n) for n in range(reader.num_batches)]
 
 
 def test_missing_and_damaged_shards_are_named(
-    plan: pa.Table,
+    plan: Path,
     shards: Shards,
     tokenizer: LoadedTokenizer,
     pictures: PictureSettings,
@@ -225,18 +234,77 @@ def test_missing_and_damaged_shards_are_named(
         BatchReader(plan, {}, tokenizer, pictures, mix).batch(0)
 
 
-def test_a_table_that_is_no_plan_is_refused(
-    shards: Shards, tokenizer: LoadedTokenizer, pictures: PictureSettings, mix: MixSettings
+def test_a_file_that_is_no_plan_is_refused(
+    shards: Shards, tokenizer: LoadedTokenizer, pictures: PictureSettings, mix: MixSettings, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="not a plan"):
-        BatchReader(pa.table({"a": [1]}), shards, tokenizer, pictures, mix)
+    other, junk = write_plan(tmp_path / "other.parquet", pa.table({"a": [1]})), tmp_path / "junk.parquet"
+    junk.write_bytes(b"PAR1 no")
+    for path, message in ((other, "not a plan"), (junk, "cannot be read"), (tmp_path / "none", "cannot be read")):
+        with pytest.raises(InputError, match=message) as caught:
+            BatchReader(path, shards, tokenizer, pictures, mix).batch(0)
+        assert str(path) in str(caught.value)
 
 
 def test_a_plan_of_longer_rows_is_refused(
-    plan: pa.Table, shards: Shards, tokenizer: LoadedTokenizer, pictures: PictureSettings, mix: MixSettings
+    plan: Path, shards: Shards, tokenizer: LoadedTokenizer, pictures: PictureSettings, mix: MixSettings
 ) -> None:
     with pytest.raises(InputError, match="row_tokens is 128"):
-        BatchReader(plan, shards, tokenizer, pictures, mix.model_copy(update={"row_tokens": 128}))
+        BatchReader(plan, shards, tokenizer, pictures, mix.model_copy(update={"row_tokens": 128})).batch(0)
+
+
+def test_batches_grow_as_the_ramp_says_and_a_later_stage_goes_on_where_one_ended(
+    plan: Path, shards: Shards, tokenizer: LoadedTokenizer, pictures: PictureSettings, mix: MixSettings
+) -> None:
+    stretches = [{"steps": 3, "rows_per_batch": 1}, {"steps": 2, "rows_per_batch": 2}]
+    ramp = MixSettings.model_validate({**mix.model_dump(), "ramp": stretches})
+    reader = BatchReader(plan, shards, tokenizer, pictures, ramp)
+    batches = [reader.batch(n) for n in range(7)]
+    assert [len(batch.input_ids) for batch in batches] == [1, 1, 1, 2, 2, 4, 4]
+    assert reader.num_batches == 5 + (800 - 7) // 4
+    rows = np.concatenate([batch.input_ids for batch in batches])
+    later = BatchReader(plan, shards, tokenizer, pictures, mix, first_row=7)
+    assert np.array_equal(later.batch(0).input_ids, rows[7:11])
+    assert later.num_batches == (800 - 7) // 4
+
+
+def test_a_reader_is_sent_to_another_process_as_what_it_was_made_of(reader: BatchReader) -> None:
+    reader.batch(3)
+    sent = pickle.loads(pickle.dumps(reader))  # noqa: S301 -- made in this line
+    assert same(sent.batch(3), reader.batch(3))
+
+
+def test_row_groups_are_read_once_where_a_block_fits_in_memory(
+    plan: Path, table: pa.Table, shards: Shards, tokenizer: LoadedTokenizer, pictures: PictureSettings
+) -> None:
+    for megabytes, is_once in ((1000, True), (1, False)):
+        mix = MixSettings.model_validate({**MIX.model_dump(), "cache_mb": megabytes})
+        reader = BatchReader(plan, shards, tokenizer, pictures, mix)
+        for n in range(60):
+            reader.batch(n)
+        groups = sum(pq.ParquetFile(path).num_row_groups for path in shards.values())
+        assert (reader._samples.groups_read <= groups) == is_once
+        assert reader._samples._groups.num_bytes <= megabytes * 1_000_000 or len(reader._samples._groups._values) == 1
+
+
+def test_a_far_batch_is_read_like_the_first(
+    table: pa.Table, shards: Shards, tokenizer: LoadedTokenizer, pictures: PictureSettings, tmp_path: Path
+) -> None:
+    """One million batches: of the plan, the one row group that holds the batch is read."""
+    many = pa.concat_tables([table] * 1250)  # 1,000,000 rows
+    path = write_plan(tmp_path / "rows.parquet", many, row_group_size=4096)
+    mix = MixSettings.model_validate({**MIX.model_dump(), "rows_per_batch": 1})
+    seconds = {}
+    for n in (0, 999_999):
+        times = []
+        for _ in range(3):
+            began = time.process_time()
+            reader = BatchReader(path, shards, tokenizer, pictures, mix)
+            batch = reader.batch(n)
+            times.append(time.process_time() - began)
+        assert len(reader._open()._groups._values) == 1
+        assert batch.provenance == tuple(pieces_of_rows(many, n, n + 1)[0])
+        seconds[n] = min(times)
+    assert seconds[999_999] < 3 * seconds[0] + 0.05
 
 
 def test_documents_alone_fill_rows_of_their_own(tokenizer: LoadedTokenizer, pictures: PictureSettings) -> None:
@@ -265,21 +333,3 @@ def test_pictures_can_be_swapped(tokenizer: LoadedTokenizer, pictures: PictureSe
     assert same(with_pixels(with_pixels(batch, grey), batch.pixels), batch)
     with pytest.raises(AssertionError, match="wanted"):
         with_pixels(batch, batch.pixels[:1])
-
-
-def test_reading_ahead_changes_nothing(reader: BatchReader) -> None:
-    steps = [4, 9, 2, 2, 150]
-    for step, batch in zip(steps, read_ahead(reader, steps), strict=True):
-        assert same(batch, reader.batch(step))
-
-
-def test_reading_ahead_raises_in_its_turn_and_stops_when_closed(reader: BatchReader) -> None:
-    ahead = read_ahead(reader, [0, 1, 999, 2])
-    assert same(next(ahead), reader.batch(0))
-    assert same(next(ahead), reader.batch(1))
-    with pytest.raises(InputError, match="no batch 999"):
-        next(ahead)
-    endless = read_ahead(reader, itertools.count(), depth=1)
-    next(endless)
-    endless.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("carnac-read-ahead")]

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from mix_samples import png, real_samples, row_of, write_shard
+from mix_samples import SOURCE, png, real_samples, row_of, write_plan, write_shard
 from PIL import Image
 
 from carnac.core.batch import IGNORED, Batch
 from carnac.core.errors import InputError, RecordError
 from carnac.mix.assemble import batch_of_samples, image_segments
-from carnac.mix.batches import BatchReader, read_ahead
+from carnac.mix.batches import BatchReader
 from carnac.mix.plan import PIECES, make_plan, pieces_of_sample
 from carnac.mix.settings import MixSettings
 from carnac.sequence.layout import Sample, lay_out
@@ -53,11 +53,12 @@ def reader_of(
 ) -> BatchReader:
     rows: list[dict[str, Any]] = []
     for number, sample in enumerate(samples):
-        place = {"source": "skimage", "shard": "a", "row": number}
+        place = {"source": "skimage", "shard": "a", "row": number, "group": 0}
         with contextlib.suppress(RecordError):
             rows += pieces_of_sample(row_of(sample), place, tokenizer, pictures, MIX).rows
-    plan = make_plan(pa.Table.from_pylist(rows, PIECES), MIX, 80)
-    return BatchReader(plan, {"a": write_shard(folder / "a.parquet", samples)}, tokenizer, pictures, MIX)
+    plan = make_plan(pa.Table.from_pylist(rows, PIECES), [SOURCE], MIX, 80 * 4)
+    path = write_plan(folder / "plan.parquet", plan)
+    return BatchReader(path, {"a": write_shard(folder / "a.parquet", samples)}, tokenizer, pictures, MIX)
 
 
 def check(batch: Batch, tokenizer: LoadedTokenizer, pictures: PictureSettings, samples: list[Sample]) -> None:
@@ -134,7 +135,7 @@ def test_other_tiles_than_planned_are_noticed(
     fewer = PLAIN.model_copy(update={"max_tiles": 2})
     other = BatchReader(reader._plan, {"a": tmp_path / "a.parquet"}, tokenizer, fewer, MIX)
     with pytest.raises(InputError, match="plan again"):
-        list(read_ahead(other, range(other.num_batches)))
+        _ = [other.batch(n) for n in range(other.num_batches)]
 
 
 def test_a_picture_that_lies_about_its_way_up_fills_the_tiles_that_were_planned(tokenizer: LoadedTokenizer) -> None:

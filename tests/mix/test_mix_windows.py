@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carnac.core.errors import InputError
-from carnac.mix.windows import cut_windows
+from carnac.mix.windows import LEAD, cut_at_images, cut_windows, first_exchanges
 
 
 @st.composite
@@ -91,3 +91,51 @@ def test_an_image_over_the_budget_is_an_error_that_says_what_to_change() -> None
         InputError, match=r"shown as 5 squares .* a row only holds 4 \(row_images\)\. Raise row_images or"
     ):
         cut_windows(20, [(1, 2)], 10, 4, [5])
+
+
+@settings(deadline=None)
+@given(layout=layouts(), max_tokens=st.integers(6, 40), max_images=st.integers(5, 12), data=st.data())
+def test_windows_at_images_hold_every_image_whole_and_in_its_place(
+    layout: tuple[int, list[tuple[int, int]]], max_tokens: int, max_images: int, data: st.DataObject
+) -> None:
+    length, slots = layout
+    squares = data.draw(st.lists(st.integers(1, 5), min_size=len(slots), max_size=len(slots)))
+    windows = cut_at_images(length, slots, max_tokens, max_images, squares)
+    assert sum(images for _, _, images in windows) == sum(squares)
+    assert [stop for _, stop, _ in windows[:-1]] <= [start for start, _, _ in windows[1:]]
+    for start, stop, images in windows:
+        inside = [(slot, count) for slot, count in zip(slots, squares, strict=True) if start <= slot[0] < stop]
+        assert images == sum(count for _, count in inside) <= max_images
+        assert inside, "a window without an image"
+        assert all(begin + tokens <= stop for (begin, tokens), _ in inside)
+        assert 0 < stop - start <= max_tokens
+        assert inside[0][0][0] - start <= max_tokens * LEAD
+
+
+def test_long_texts_between_images_are_left_out() -> None:
+    slots = [(100, 4), (300, 4), (306, 4)]
+    assert cut_at_images(500, slots, 40, 4) == [(95, 135, 1), (295, 335, 2)]
+    assert cut_at_images(500, [], 40, 4) == []
+    assert cut_at_images(500, [(100, 40)], 40, 4) == [(100, 140, 1)]
+
+
+@settings(deadline=None)
+@given(layout=layouts(), max_tokens=st.integers(6, 60), max_images=st.integers(5, 12), data=st.data())
+def test_a_conversation_keeps_as_many_whole_exchanges_as_fit(
+    layout: tuple[int, list[tuple[int, int]]], max_tokens: int, max_images: int, data: st.DataObject
+) -> None:
+    length, slots = layout
+    outside = [at for at in range(1, length + 1) if not any(begin < at < begin + tokens for begin, tokens in slots)]
+    ends = sorted(data.draw(st.sets(st.sampled_from(outside), min_size=1)))
+    squares = data.draw(st.lists(st.integers(1, 5), min_size=len(slots), max_size=len(slots)))
+    cut = first_exchanges(ends, slots, max_tokens, max_images, squares)
+
+    def fits(stop: int) -> bool:
+        images = sum(count for slot, count in zip(slots, squares, strict=True) if slot[0] < stop)
+        return stop <= max_tokens and images <= max_images
+
+    kept = [stop for stop in ends if fits(stop)]
+    assert [stop for _, stop, _ in cut.windows] == kept[-1:]
+    assert all(start == 0 for start, _, _ in cut.windows)
+    assert cut.exchanges_left_out == len(ends) - len(kept)
+    assert cut.positions_left_out == ends[-1] - (kept[-1] if kept else 0)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from carnac.core.batch import IGNORED, Batch, Piece
 from carnac.core.errors import InputError, RecordError
-from carnac.mix.windows import cut_windows
+from carnac.mix.windows import cut_layout
 from carnac.sequence.layout import Layout, Sample, lay_out
 from carnac.sequence.pixels import Pixels, grey_pixels, load_pixels
 from carnac.sequence.settings import PictureSettings
@@ -106,7 +106,7 @@ def assemble(rows: Sequence[Sequence[PlacedPiece]], *, row_tokens: int, pad: int
 def batch_of_samples(
     samples: Sequence[Sample], tokenizer: LoadedTokenizer, pictures: PictureSettings, row_tokens: int
 ) -> Batch:
-    """Lay out samples unpacked: each window of a sample is a row of its own, in order.
+    """Lay out samples unpacked: each window of a sample is a row of its own, in order (of a conversation the first).
 
     The batch is as wide as the longest window, at most `row_tokens`. A piece's `row` is the place of its sample in
     `samples`, its `shard` the sample's id. Raises as `lay_out` does.
@@ -115,10 +115,8 @@ def batch_of_samples(
     for number, sample in enumerate(samples):
         layout = lay_out(sample, tokenizer, pictures)
         files = [image for image in sample.images if image is not None]
-        squares = [len(starts) for starts in layout.tiles]
-        for start, stop, images in cut_windows(
-            len(layout.ids), layout.slots, row_tokens, max(1, sum(squares)), squares
-        ):
+        num_images = sum(len(starts) for starts in layout.tiles)
+        for start, stop, images in cut_layout(layout, row_tokens, max(1, num_images)).windows:
             piece = Piece(source=sample.source, shard=sample.id, row=number, start=start, stop=stop, images=images)
             rows.append([place(piece, layout, files, pictures)])
     width = max((row[0].piece.tokens for row in rows), default=0)

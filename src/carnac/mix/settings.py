@@ -66,6 +66,11 @@ class MixSettings(Settings):
         le=64,
         description="processes that make batches ahead of the step; 0: the training's own thread",
     )
+    cache_mb: int = Field(
+        default=1000,
+        ge=1,
+        description="memory of each worker for row groups of shards: where those of two blocks fit, each is read once",
+    )
     max_bad_samples: int = Field(
         default=1000,
         ge=0,
@@ -86,6 +91,16 @@ class MixSettings(Settings):
     def num_rows(self, steps: int) -> int:
         """Return the rows of the first `steps` batches."""
         return self.rows_of(steps - 1)[1] if steps else 0
+
+    def step_of(self, row: int) -> int:
+        """Return the batch that `row` is in: as many whole batches lie before it."""
+        step = 0
+        for stretch in self.ramp:
+            if row < stretch.steps * stretch.rows_per_batch:
+                return step + row // stretch.rows_per_batch
+            row -= stretch.steps * stretch.rows_per_batch
+            step += stretch.steps
+        return step + row // self.rows_per_batch
 
 
 class MixtureSettings(Settings):
