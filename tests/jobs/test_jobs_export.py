@@ -221,7 +221,7 @@ def test_a_proof_that_fails_keeps_the_folder_under_another_name(
 def test_an_export_that_transformers_cannot_load_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from carnac.model.formats import processor
 
-    monkeypatch.setattr(processor, "write_processor", lambda *_: None)
+    monkeypatch.setattr(processor, "write_processor", lambda *_, **__: None)
     write_model(tmp_path / "model", CASES["llava"])
     with pytest.raises(RunError, match="transformers cannot use the exported folder: "):
         export_model(tmp_path / "model", "llava", tmp_path / "export")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sequence_pages import real_tokenizer
 
 from carnac.core.batch import IGNORED
-from carnac.core.errors import InputError, RecordError
+from carnac.core.errors import RecordError
 from carnac.sequence.layout import Layout, Sample, lay_out, lay_out_prompt, sample_from_row
 from carnac.sequence.settings import PictureSettings
 from carnac.sequence.tokenizer import LoadedTokenizer
@@ -80,12 +80,6 @@ def test_neighbouring_images_keep_slots_of_their_own(tokenizer: LoadedTokenizer)
 
 def test_nothing_is_a_document_too(tokenizer: LoadedTokenizer) -> None:
     assert lay_out(sample_of([]), tokenizer, PICTURES).ids.tolist() == [tokenizer.begin, tokenizer.end]
-
-
-def test_conversations_are_refused(tokenizer: LoadedTokenizer) -> None:
-    talk = Sample(texts=("What?", "Coins."), images=(None, None), roles=("user", "assistant"), id="talk-1")
-    with pytest.raises(InputError, match=r"'talk-1' is a conversation \(roles \['assistant', 'user'\]\)"):
-        lay_out(talk, tokenizer, PICTURES)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""A model and the beginnings of held-out documents to continuations; also opens the conversation of `carnac chat`."""
+"""A model and the beginnings of held-out samples to what it says then; also opens the conversation of `carnac chat`.
+
+A model of documents goes on from the beginning of a page, a model of conversations answers the first question.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
@@ -22,8 +26,11 @@ from carnac.jobs.models import OpenModel, open_model, open_same_model
 from carnac.jobs.recipes import keep_recipe
 from carnac.model.settings import GenerationSettings
 from carnac.recipe.settings import ModelFolder, Recipe, ShardsFolder, Writes
-from carnac.sequence.layout import Layout, Sample, lay_out_prompt, sample_from_row
+from carnac.sequence.chat_template import Message
+from carnac.sequence.conversation import stop_ids
+from carnac.sequence.layout import BETWEEN_TEXTS, Layout, Sample, lay_out_messages, lay_out_prompt, sample_from_row
 from carnac.sequence.pixels import Pixels, load_pixels
+from carnac.sequence.turns import messages_of
 from carnac.serve.chat import ChatSession
 
 CHAT = pa.schema(
@@ -45,10 +52,12 @@ class ChatRecipe(Recipe):
 
     job: Literal["chat"] = Field(description="the job that this recipe describes")
     model: ModelFolder = Field(description="folder of the model")
-    shards: ShardsFolder = Field(description="folder of held-out shards to take beginnings of documents from")
+    shards: ShardsFolder = Field(description="folder of held-out shards: beginnings of documents, or questions")
     output: Annotated[Path, Writes("chat")] = Field(description="folder for the continuations")
-    num_prompts: int = Field(default=3, ge=1, description="documents to go on from: the first ones with an image")
-    prompt_characters: int = Field(default=160, ge=0, description="characters of text after the image in a prompt")
+    num_prompts: int = Field(default=3, ge=1, description="samples to go on from: the first ones with an image")
+    prompt_characters: int = Field(
+        default=160, ge=0, description="characters of a document's text after the image in a prompt"
+    )
     generation: GenerationSettings = Field(default=GenerationSettings(), description="how tokens are chosen")
 
 
@@ -92,16 +101,21 @@ def chat_unit(unit: Unit, part: Part) -> None:
 
 
 def reply(opened: OpenModel, settings: GenerationSettings, layout: Layout, pixels: Pixels) -> Iterator[int]:
-    """Stream the ids that follow a prompt, up to the end of the document or a stop text."""
+    """Stream the ids that follow a prompt, up to the end of the document or of the turn, or a stop text."""
     from carnac.model.generation.answer_text import ids_until_stop
     from carnac.model.generation.generate import generate
 
     words = opened.tokenizer
-    found = generate(opened.model, layout.ids, layout.image_slots, pixels, settings, stop_ids=[words.end])
+    found = generate(opened.model, layout.ids, layout.image_slots, pixels, settings, stop_ids=answer_ends(opened))
     if not settings.stop:
         return found
     encode = partial(words.encode, at_start=False)
     return ids_until_stop(found, words.decode, encode, settings.stop, layout.ids[-1:].tolist())
+
+
+def answer_ends(opened: OpenModel) -> tuple[int, ...]:
+    """Return the ids that end what a model says."""
+    return stop_ids(opened.tokenizer) if opened.inputs.conversations else (opened.tokenizer.end,)
 
 
 def _answers(opened: OpenModel, settings: GenerationSettings, held_out: Sequence[HeldOut]) -> list[str]:
@@ -110,25 +124,32 @@ def _answers(opened: OpenModel, settings: GenerationSettings, held_out: Sequence
 
     words = opened.tokenizer
     prompts = [Prompt(ids=layout.ids, places=layout.image_slots[:, 1], pixels=pixels) for _, layout, pixels in held_out]
-    answers = answer_prompts(opened.model, prompts, settings, words.decode, stop_ids=[words.end])
-    return [answer.text for answer in answers]
+    answers = answer_prompts(opened.model, prompts, settings, words.decode, stop_ids=answer_ends(opened))
+    # Spaces at the ends of an answer in turns are the chat template's.
+    return [answer.text.strip() if opened.inputs.conversations else answer.text for answer in answers]
 
 
 def _readable(task: ChatTask, opened: OpenModel, part: Part) -> Iterator[HeldOut]:
-    """Yield as many prompts as are asked for; one whose picture does not decode is quarantined."""
-    recipe, pictures = task.recipe, opened.inputs.pictures
+    """Yield as many prompts as are asked for; one that cannot be shown to the model is quarantined."""
+    recipe = task.recipe
     left = min(recipe.num_prompts, recipe.limit or recipe.num_prompts)
-    for sample, image, prompt, reference in _prompts(task.shards, recipe.prompt_characters):
+    for row in _samples(task.shards):
         if not left:
             return
+        sample = sample_from_row(row)
         try:
-            pixels = load_pixels(image, pictures)
+            begun = (_question if sample.roles else _beginning)(sample, recipe.prompt_characters)
+            if begun is None:
+                continue
+            shown = _lay_out(begun, opened)
         except RecordError as error:
             part.quarantine(sample.id, error.reason, error.detail)
             continue
         left -= 1
-        row = {"id": sample.id, "image": image, "prompt": prompt, "reference": reference}
-        yield row, lay_out_prompt([image, prompt], opened.tokenizer, pictures), pixels
+        texts = [part for part in begun.parts if isinstance(part, str)]
+        image = next(part for part in begun.parts if isinstance(part, bytes))
+        prompt = {"id": sample.id, "image": image, "prompt": BETWEEN_TEXTS.join(texts), "reference": begun.reference}
+        yield prompt, *shown
 
 
 def _batches(prompts: Iterator[HeldOut], size: int) -> Iterator[list[HeldOut]]:
@@ -143,21 +164,54 @@ def open_chat(folder: Path, settings: GenerationSettings) -> ChatSession:
         reply=lambda layout, pixels: reply(opened, settings, layout, pixels),
         tokenizer=opened.tokenizer,
         pictures=opened.inputs.pictures,
+        turns=opened.inputs.conversations,
     )
 
 
-def _prompts(shards: Manifest, characters: int) -> Iterator[tuple[Sample, bytes, str, str]]:
-    """Yield (sample, image, prompt, how the page goes on) of samples with text after an image."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """The beginning of a sample and how it goes on; `messages` where it is a conversation."""
+
+    parts: tuple[str | bytes, ...]
+    reference: str
+    messages: tuple[Message, ...] = ()
+
+
+def _samples(shards: Manifest) -> Iterator[dict[str, Any]]:
     for entry in shards.parts:
-        for row in read_rows(entry.path):
-            sample = sample_from_row(row)
-            pairs = zip(sample.images, sample.texts[1:], strict=False)
-            for image, text in pairs:
-                if image is not None and text is not None and len(text) > characters:
-                    cut = text.rfind(" ", 0, characters + 1)
-                    cut = cut if cut > 0 else characters
-                    yield sample, image, text[:cut], text[cut : cut + 600]
-                    break
+        yield from read_rows(entry.path)
 
 
-STAGE = Stage(name="chat", version=2, schema=CHAT, work=chat_unit)
+def _beginning(sample: Sample, characters: int) -> _Begun | None:
+    """Return the first image of a document with text after it, and the beginning of that text."""
+    for image, text in zip(sample.images, sample.texts[1:], strict=False):
+        if image is not None and text is not None and len(text) > characters:
+            cut = text.rfind(" ", 0, characters + 1)
+            cut = cut if cut > 0 else characters
+            return _Begun(parts=(image, text[:cut]), reference=text[cut : cut + 600])
+    return None
+
+
+def _question(sample: Sample, characters: int) -> _Begun | None:  # noqa: ARG001 -- a question is asked whole
+    """Return a conversation up to its first answer, where that is about an image."""
+    messages = messages_of(sample.texts, sample.images, sample.roles or ())
+    first = next((place for place, message in enumerate(messages) if message.role == "assistant"), 0)
+    asked = tuple(messages[:first])
+    parts = tuple(part for message in asked for part in message.content)
+    if not any(isinstance(part, bytes) for part in parts):
+        return None
+    answer = "".join(part for part in messages[first].content if isinstance(part, str))
+    return _Begun(parts=parts, reference=answer[:600], messages=asked)
+
+
+def _lay_out(begun: _Begun, opened: OpenModel) -> tuple[Layout, Pixels]:
+    """Lay out a beginning as the model was trained: in turns, or as a document."""
+    words, pictures = opened.tokenizer, opened.inputs.pictures
+    pixels = np.concatenate([load_pixels(part, pictures) for part in begun.parts if isinstance(part, bytes)])
+    if not opened.inputs.conversations:
+        return lay_out_prompt(begun.parts, words, pictures), pixels
+    messages = begun.messages or (Message(role="user", content=begun.parts),)
+    return lay_out_messages(messages, words, pictures), pixels
+
+
+STAGE = Stage(name="chat", version=3, schema=CHAT, work=chat_unit)

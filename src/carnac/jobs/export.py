@@ -110,7 +110,7 @@ def _write(opened: OpenModel, described: Description, name: FormatName, out: Pat
     ids = SpecialIds(image=words.image, begin=words.begin, end=words.end, pad=words.pad)
     model = opened.model.float().eval()
     write_folder(model, described, name, ids, out)
-    write_processor(described, name, words, out)
+    write_processor(described, name, words, out, conversations=opened.inputs.conversations)
     return write_reference(model, words, opened.inputs.pictures, reference)
 
 

@@ -51,7 +51,9 @@ def import_model(folder: Path, out: Path) -> Imported:
         save_model(model, partial)
         path = Path(temporary) / FILE_NAME
         path.write_text(words.to_json(), encoding="utf-8")
-        write_inputs(partial, path, InputSettings(pictures=pictures, row_tokens=longest))
+        # One that came with a chat template was trained to be asked in turns.
+        inputs = InputSettings(pictures=pictures, row_tokens=longest, conversations=words.roles.template is not None)
+        write_inputs(partial, path, inputs)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Imported(folder=out, parameters=parameters, notes=tuple(notes))
 

@@ -30,6 +30,11 @@ class InputSettings(Settings):
 
     pictures: PictureSettings = Field(description="what the vision tower is shown")
     row_tokens: int = Field(ge=2, description="positions of a training row: the longest context it was trained on")
+    conversations: bool = Field(
+        default=False,
+        description="whether it was trained on conversations: then it is asked in turns, as its chat template writes "
+        "them; else it goes on from documents",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +72,7 @@ def _read_inputs(path: Path) -> InputSettings:
         return InputSettings.model_validate_json(path.read_bytes())
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read ({error.strerror}). Wanted the output folder of a finished train recipe; "
-            "a checkpoint is not one."
+            f"{path}: cannot be read ({error.strerror}). Wanted the output folder of a train recipe, or one of its checkpoints."
         ) from None
     except ValidationError as error:
         first = error.errors()[0]

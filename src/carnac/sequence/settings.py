@@ -22,20 +22,27 @@ class TokenizerSettings(Settings):
         default=4096, ge=260, description="tokens in all: 4 special ones, 256 bytes, the rest learned merges"
     )
     min_frequency: int = Field(default=2, ge=1, description="a pair that occurs less often is never merged")
+    template: Literal["plain", "tokens"] = Field(
+        default="plain",
+        description="how conversations are written: plain: `User: ...`, `Assistant: ...`; tokens: with a special token "
+        "for each role, which is shorter and which no text can forge",
+    )
     folder: Path | None = Field(
         default=None,
         description="nothing is trained: the tokenizer of another model, a folder with tokenizer.json and "
-        "tokenizer_config.json; the special tokens that it lacks are added",
+        "tokenizer_config.json; the special tokens that it lacks are added, its chat template is used",
     )
 
     @model_validator(mode="after")
     def _trained_or_given(self) -> Self:
         # A kept recipe spells out every default: those are no contradiction.
         fields = type(self).model_fields
-        changed = [name for name in ("vocabulary_size", "min_frequency") if getattr(self, name) != fields[name].default]
+        names = ("vocabulary_size", "min_frequency", "template")
+        changed = [name for name in names if getattr(self, name) != fields[name].default]
         if self.folder is not None and changed:
-            names = " and ".join(changed)
-            raise ValueError(f"{names}: only for a tokenizer that is trained; folder brings its own. Leave one out.")
+            raise ValueError(
+                f"{' and '.join(changed)}: only for a tokenizer that is trained; folder brings its own. Leave one out."
+            )
         return self
 
 

@@ -15,6 +15,8 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from carnac.core.errors import InputError
+from carnac.sequence.chat_template import PLAIN, ROLE_TOKENS, TOKENS, ChatTemplate, built_in
+from carnac.sequence.control_tokens import ControlTokens, control_tokens
 from carnac.sequence.marks import IDEFICS3_IMAGE, LineEnds
 from carnac.sequence.settings import TokenizerSettings
 
@@ -27,7 +29,11 @@ ROLES_KEY = "carnac"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roles:
-    """Which tokens of a tokenizer play which part. `added` are those that its own model has no rows for."""
+    """Which tokens of a tokenizer play which part.
+
+    `added` are those that its own model has no rows for. `template` is the chat template that came with it, and
+    `special_tokens` the tokens by the names that the template may use; without one, carnac's own is meant.
+    """
 
     begin: str | None
     end: str
@@ -35,6 +41,8 @@ class Roles:
     image: str
     marks: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
+    template: str | None = None
+    special_tokens: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +58,8 @@ class LoadedTokenizer:
     added_ids        ids that the language model of a given tokenizer does not know, in ascending order
     vocabulary_size  rows that an embedding table needs: the largest id + 1
     line_ends        ids of one and of two line ends inside a sequence
+    template         how a conversation is written
+    controls         the special tokens that the template writes, which no text becomes
     """
 
     tokenizer: Tokenizer = field(repr=False)
@@ -63,24 +73,29 @@ class LoadedTokenizer:
     added_ids: tuple[int, ...]
     vocabulary_size: int
     line_ends: LineEnds
+    template: ChatTemplate
+    controls: ControlTokens = field(repr=False)
 
     def encode(self, text: str, *, at_start: bool = True) -> list[int]:
         """Return the ids of `text`, never a special id. A lone surrogate, which has no UTF-8 form, becomes `?`.
 
         Some tokenizers put a space before the first text of a sequence: not `at_start`, it is left out.
         """
+        return self.encode_with_places(text, at_start=at_start)[0]
+
+    def encode_with_places(self, text: str, *, at_start: bool = True) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return what `encode` does, and for each id the [start, stop) of its characters in `text`."""
         tokenizer = self.tokenizer if at_start or self.inside is None else self.inside
         found = tokenizer.encode(text.encode(errors="replace").decode(), add_special_tokens=False)
-        special = {self.begin, self.end, self.pad, self.image, *self.marks.values()}
-        if special.isdisjoint(found.ids):
-            return list(found.ids)
+        if self.controls.ids.isdisjoint(found.ids):
+            return list(found.ids), list(found.offsets)
         # Some vocabularies hold special tokens as words that merges can build (Llama 2's `</s>`): letter by letter.
-        pieces = zip(found.ids, found.offsets, strict=True)
-        return [
-            letter
-            for number, span in pieces
-            for letter in (self._letters(text, span) if number in special else [number])
+        pieces = [
+            piece
+            for number, span in zip(found.ids, found.offsets, strict=True)
+            for piece in (self._letters(text, span) if number in self.controls.ids else [(number, span)])
         ]
+        return [number for number, _ in pieces], [span for _, span in pieces]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids`; special ids are spelled out, bytes that are not UTF-8 become U+FFFD."""
@@ -92,12 +107,16 @@ class LoadedTokenizer:
         if self.roles == roles_by_name(self.tokenizer):
             return text + "\n"
         roles = {name: getattr(self.roles, name) for name in self.roles.__slots__}
+        if self.roles.template is None:  # as files were before there were templates
+            roles = {name: value for name, value in roles.items() if name not in ("template", "special_tokens")}
         return json.dumps({ROLES_KEY: roles, **json.loads(text)}, indent=2, ensure_ascii=False) + "\n"
 
-    def _letters(self, text: str, span: tuple[int, int]) -> list[int]:
+    def _letters(self, text: str, span: tuple[int, int]) -> list[tuple[int, tuple[int, int]]]:
         tokenizer = self.inside or self.tokenizer
         return [
-            number for letter in text[slice(*span)] for number in tokenizer.encode(letter, add_special_tokens=False).ids
+            (number, (place, place + 1))
+            for place in range(*span)
+            for number in tokenizer.encode(text[place], add_special_tokens=False).ids
         ]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -114,10 +133,11 @@ def train_tokenizer(texts: Iterable[str], settings: TokenizerSettings, marks: Se
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    roles = ROLE_TOKENS.values() if settings.template == "tokens" else ()
     trainer = trainers.BpeTrainer(
         vocab_size=settings.vocabulary_size,
         min_frequency=settings.min_frequency,
-        special_tokens=[BEGIN, END, PAD, IDEFICS3_IMAGE, *marks] if marks else list(SPECIAL_TOKENS),
+        special_tokens=[BEGIN, END, PAD, IDEFICS3_IMAGE if marks else IMAGE, *marks, *roles],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -141,6 +161,8 @@ def ready(tokenizer: Tokenizer, roles: Roles | None = None) -> LoadedTokenizer:
         )
     tokenizer.encode_special_tokens = True  # "special tokens are encoded like other text"
     inside = _inside(tokenizer)
+    template = _template(tokenizer, roles)
+    parts = (roles.begin, roles.end, roles.pad, roles.image, *roles.marks)
     return LoadedTokenizer(
         tokenizer=tokenizer,
         inside=inside,
@@ -153,13 +175,26 @@ def ready(tokenizer: Tokenizer, roles: Roles | None = None) -> LoadedTokenizer:
         added_ids=tuple(sorted(ids[name] for name in roles.added)),
         vocabulary_size=max(tokenizer.get_vocab().values()) + 1,
         line_ends=_line_ends(inside or tokenizer),
+        template=template,
+        controls=control_tokens(tokenizer, template, [None if name is None else ids[name] for name in parts]),
     )
+
+
+def _template(tokenizer: Tokenizer, roles: Roles) -> ChatTemplate:
+    """Return the chat template that came with a tokenizer, else carnac's own."""
+    if roles.template is not None:
+        return ChatTemplate(text=roles.template, special_tokens=roles.special_tokens, image=roles.image)
+    has_tokens = all(tokenizer.token_to_id(token) is not None for token in ROLE_TOKENS.values())
+    # Only what carnac trained: others' tokens of these names may mean something else.
+    own = has_tokens and roles.begin == BEGIN
+    return built_in(TOKENS if own else PLAIN, begin=roles.begin, end=roles.end, image=roles.image)
 
 
 def roles_by_name(tokenizer: Tokenizer) -> Roles:
     """Return the roles of the special tokens of a tokenizer trained here: their names say them."""
     names = [token.content for _, token in sorted(tokenizer.get_added_tokens_decoder().items())]
-    marks = tuple(name for name in names if name not in (*SPECIAL_TOKENS, IDEFICS3_IMAGE))
+    known = {*SPECIAL_TOKENS, IDEFICS3_IMAGE, *ROLE_TOKENS.values()}
+    marks = tuple(name for name in names if name not in known)
     image = IDEFICS3_IMAGE if IDEFICS3_IMAGE in names and IMAGE not in names else IMAGE
     return Roles(begin=BEGIN, end=END, pad=PAD, image=image, marks=marks)
 
@@ -195,8 +230,10 @@ def _split(text: str) -> tuple[str, Roles | None]:
     given = parts.pop(ROLES_KEY, None)
     if given is None:
         return text, None
-    marks, added = tuple(given.pop("marks")), tuple(given.pop("added"))
-    return json.dumps(parts, ensure_ascii=False), Roles(**given, marks=marks, added=added)
+    for name in ("marks", "added"):
+        given[name] = tuple(given[name])
+    given["special_tokens"] = tuple((name, token) for name, token in given.get("special_tokens", ()))
+    return json.dumps(parts, ensure_ascii=False), Roles(**given)
 
 
 def _from_text(text: str, roles: Roles | None = None) -> LoadedTokenizer:

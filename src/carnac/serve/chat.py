@@ -15,7 +15,8 @@ from typing import TextIO
 import numpy as np
 
 from carnac.core.errors import CarnacError, InputError, RecordError
-from carnac.sequence.layout import Layout, lay_out_prompt
+from carnac.sequence.chat_template import Message
+from carnac.sequence.layout import Layout, lay_out_messages, lay_out_prompt
 from carnac.sequence.pixels import Pixels, load_pixels
 from carnac.sequence.settings import PictureSettings
 from carnac.sequence.tokenizer import LoadedTokenizer
@@ -23,34 +24,57 @@ from carnac.serve.terminal import printable
 
 Reply = Callable[[Layout, Pixels], Iterator[int]]
 HELP = "/image FILE shows a picture, /clear forgets the conversation, /quit ends."
+Parts = list[str | bytes]
 
 
 @dataclass(slots=True, kw_only=True)
 class ChatSession:
-    """What was said so far (`parts`: texts and encoded pictures, in order), and the model that goes on from it."""
+    """What was said so far, and the model that goes on from it.
+
+    With `turns` that is `messages`, and the model is asked as its chat template writes them. Else it is one document of
+    `parts` (texts and encoded pictures, in order), and the model goes on from its end.
+    """
 
     reply: Reply
     tokenizer: LoadedTokenizer
     pictures: PictureSettings
     out: TextIO = field(default_factory=lambda: sys.stdout)
-    parts: list[str | bytes] = field(default_factory=list)
+    turns: bool = False
+    parts: Parts = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
 
     def answer(self, text: str, images: Sequence[Path] = ()) -> str:
         """Add pictures and a text, print the answer while it is found, and return it.
 
-        Raises InputError for a picture that cannot be read and a prompt that does not fit; nothing is added then.
+        Raises InputError for a picture that cannot be read, a prompt that does not fit and a turn that the chat
+        template does not write; nothing is added then.
         """
-        parts = [*self.parts, *(read_picture(path) for path in images), text]
-        layout = lay_out_prompt(parts, self.tokenizer, self.pictures)
-        pixels = self._pixels([part for part in parts if isinstance(part, bytes)])
-        pieces = []
-        for piece in readable(self.reply(layout, pixels), self.tokenizer, layout.ids[-1:].tolist()):
-            pieces.append(piece)
-            print(printable(piece), end="", file=self.out, flush=True)
-        print(file=self.out, flush=True)
-        said = "".join(pieces)
-        self.parts = [*parts[:-1], text + said]
+        shown: Parts = [*(read_picture(path) for path in images), text]
+        if not self.turns:
+            parts = [*self.parts, *shown]
+            said = self._say(lay_out_prompt(parts, self.tokenizer, self.pictures), parts)
+            self.parts = [*parts[:-1], text + said]
+            return said
+        messages = [*self.messages, Message(role="user", content=tuple(shown))]
+        try:
+            layout = lay_out_messages(messages, self.tokenizer, self.pictures)
+        except RecordError as error:
+            raise InputError(f"this conversation cannot be written: {error.detail}. /clear begins another.") from None
+        # Spaces at its ends are the template's: it writes them again.
+        said = self._say(layout, [part for message in messages for part in message.content]).strip()
+        self.messages = [*messages, Message(role="assistant", content=(said,))]
         return said
+
+    def _say(self, layout: Layout, parts: Parts) -> str:
+        """Print and return the answer to a prompt of `parts`."""
+        pixels = self._pixels([part for part in parts if isinstance(part, bytes)])
+        pieces: list[str] = []
+        for piece in readable(self.reply(layout, pixels), self.tokenizer, layout.ids[-1:].tolist()):
+            fresh = piece.lstrip() if self.turns and not "".join(pieces).strip() else piece
+            pieces.append(piece)
+            print(printable(fresh), end="", file=self.out, flush=True)
+        print(file=self.out, flush=True)
+        return "".join(pieces)
 
     def loop(self, images: Sequence[Path] = (), lines: Iterable[str] | None = None) -> None:
         """Read one line after another until the end of input or `/quit`.
@@ -66,7 +90,7 @@ class ChatSession:
                 return
             try:
                 if command == "/clear":
-                    self.parts, waiting = [], []
+                    self.parts, self.messages, waiting = [], [], []
                 elif command == "/image" and rest:
                     path = Path(rest.strip())
                     read_picture(path)

@@ -79,22 +79,32 @@ def check_expressible(model: AutoregressiveModel, described: Description, name: 
         raise InputError("\n".join(found))
 
 
-def read_folder(folder: Path) -> tuple[AutoregressiveModel, Any]:
-    """Return (our model with the weights of `folder`, in float32; transformers' configuration of the whole).
+def read_settings(folder: Path) -> tuple[ModelSettings, Any, Any, FormatName]:
+    """Return (our settings of the model of `folder`, its tower's configuration, that of the whole, the format's name).
 
-    Knows Idefics3, SmolVLM and LLaVA. Raises InputError for a folder of another model, or whose weights are not whole.
+    Reads no weights. Raises InputError for a folder of another model.
     """
     config, name = _read_config(folder)
     form = FORMATS[name]
     settings_of_vision, connector = form.our_settings(config)
-    tensors = {key: tensor.float() for key, tensor in _read_model(folder).state_dict().items()}
     settings = ModelSettings(
         vision=settings_of_vision,
         connector=connector,
         language=TowerSettings(type=config.text_config.model_type),
     )
+    return settings, form.our_vision(config), config, name
+
+
+def read_folder(folder: Path) -> tuple[AutoregressiveModel, Any]:
+    """Return (our model with the weights of `folder`, in float32; transformers' configuration of the whole).
+
+    Knows Idefics3, SmolVLM and LLaVA. Raises InputError for a folder of another model, or whose weights are not whole.
+    """
+    settings, tower, config, name = read_settings(folder)
+    form = FORMATS[name]
+    tensors = {key: tensor.float() for key, tensor in _read_model(folder).state_dict().items()}
     with torch.random.fork_rng(devices=[]):  # the random weights are overwritten; the caller's state is not to move
-        vision = vision_from_config(form.our_vision(config))
+        vision = vision_from_config(tower)
         language = language_from_config(config.text_config)
         model = AutoregressiveModel(settings, vision, language).float().eval()
     tensors = {_head(language) if name == HEAD else name: tensor for name, tensor in tensors.items()}

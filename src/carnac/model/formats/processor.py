@@ -7,6 +7,7 @@ rounding and by the decoder's shortcuts; the proof says by how much.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +17,25 @@ from carnac.core.errors import InputError
 from carnac.model.formats import FormatName
 from carnac.model.formats.description import Description
 from carnac.model.formats.llava import select_strategy
-from carnac.sequence.layout import BETWEEN_TEXTS
+from carnac.sequence.chat_template import DOCUMENTS, built_in, variables
+from carnac.sequence.conversation import begins_itself, stop_ids
 from carnac.sequence.marks import IDEFICS3_IMAGE
 from carnac.sequence.settings import PictureSettings
 from carnac.sequence.tokenizer import LoadedTokenizer
 
-# The words of a conversation as `carnac chat` lays them out: pictures and texts in order, an answer right behind its
-# question, a blank line between texts. No roles are written: documents, which the model was trained on, have none.
-CHAT_TEMPLATE = """\
-{%- set last = namespace(is_text=false) -%}
-{{- BEGIN -}}
-{%- for message in messages -%}
-  {%- set content = message['content'] -%}
-  {%- for part in ([{'type': 'text', 'text': content}] if content is string else content) -%}
-    {%- if part['type'] == 'image' -%}
-      {{- IMAGE -}}
-      {%- set last.is_text = false -%}
-    {%- elif part['type'] == 'text' -%}
-      {{- BETWEEN if last.is_text and message['role'] != 'assistant' -}}
-      {{- part['text'] -}}
-      {%- set last.is_text = true -%}
-    {%- endif -%}
-  {%- endfor -%}
-{%- endfor -%}
-"""
 
+def write_processor(
+    described: Description, name: FormatName, tokenizer: LoadedTokenizer, out: Path, *, conversations: bool = False
+) -> None:
+    """Write tokenizer, processor and chat template of a model into `out`, the folder with its configuration.
 
-def write_processor(described: Description, name: FormatName, tokenizer: LoadedTokenizer, out: Path) -> None:
-    """Write tokenizer, processor and chat template of a model into `out`.
-
-    Raises InputError where the format's processor wants another image token than the tokenizer has.
+    Where it was trained on `conversations`, the template is the one they were written with, and generation ends where
+    an answer does. Raises InputError where the format's processor wants another image token than the tokenizer has.
     """
-    words = _words(tokenizer, described)
-    template = chat_template(tokenizer)
+    # A processor begins what its template writes as it begins any text, unless the template has done so.
+    begins = tokenizer.roles.begin if not conversations or begins_itself(tokenizer) else None
+    words = _words(tokenizer, described, begins)
+    template = chat_template(tokenizer, conversations=conversations)
     processor = (
         _idefics3(described, words, template) if name == "idefics3" else _llava(described, words, template, tokenizer)
     )
@@ -61,34 +48,46 @@ def write_processor(described: Description, name: FormatName, tokenizer: LoadedT
     _complete(out / "tokenizer_config.json", tokenizer.roles.image)
     # Since transformers 5 the processor's own file holds this too; other readers look for it where it always was.
     processor.image_processor.save_pretrained(out)
+    ends = stop_ids(tokenizer) if conversations else ()
+    if len(ends) > 1:
+        _stop_at(out / "generation_config.json", ends)
 
 
-def chat_template(tokenizer: LoadedTokenizer) -> str:
+def chat_template(tokenizer: LoadedTokenizer, *, conversations: bool = False) -> str:
     """Return the Jinja template that writes a conversation as `carnac chat` does."""
-    values = {"BEGIN": tokenizer.roles.begin or "", "IMAGE": tokenizer.roles.image, "BETWEEN": BETWEEN_TEXTS}
-    template = CHAT_TEMPLATE
-    for name, value in values.items():
-        template = template.replace(name, repr(value))
-    return template
+    roles, template = tokenizer.roles, tokenizer.template
+    if not conversations:
+        return built_in(DOCUMENTS, begin=roles.begin, end=roles.end, image=roles.image).text
+    # What the template asks for and the exported tokenizer has under no name, or another: said in the template.
+    given = {"bos_token": roles.begin, "eos_token": roles.end, "pad_token": roles.pad}
+    asked = variables(template.text)
+    return (
+        "".join(
+            f"{{% set {name} = {token!r} %}}"
+            for name, token in template.special_tokens
+            if name in asked and given.get(name) != token
+        )
+        + template.text
+    )
 
 
-def _words(tokenizer: LoadedTokenizer, described: Description) -> Any:
+def _words(tokenizer: LoadedTokenizer, described: Description, begins: str | None) -> Any:
     from tokenizers import Tokenizer, processors
     from transformers import PreTrainedTokenizerFast
 
     words = Tokenizer.from_str(tokenizer.tokenizer.to_str())
-    begin, roles = tokenizer.roles.begin, tokenizer.roles
+    roles = tokenizer.roles
     words.post_processor = (
         processors.ByteLevel(trim_offsets=False)
-        if begin is None
+        if begins is None
         else processors.TemplateProcessing(
-            single=f"{begin} $A", pair=f"{begin} $A $B", special_tokens=[(begin, tokenizer.begin)]
+            single=f"{begins} $A", pair=f"{begins} $A $B", special_tokens=[(begins, tokenizer.begin)]
         )
     )
     wrapper: Any = PreTrainedTokenizerFast  # transformers is untyped
     return wrapper(
         tokenizer_object=words,
-        bos_token=begin,
+        bos_token=roles.begin,
         eos_token=roles.end,
         pad_token=roles.pad,
         additional_special_tokens=[roles.image, *roles.marks],
@@ -105,6 +104,12 @@ def _complete(path: Path, image: str) -> None:
     values["tokenizer_class"] = "PreTrainedTokenizerFast"
     values["additional_special_tokens"] = values.pop("extra_special_tokens", [])
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _stop_at(path: Path, ends: Sequence[int]) -> None:
+    """Let generation end at each of `ends`: the end of a document and that of a turn need not be one token."""
+    values = {**json.loads(path.read_text(encoding="utf-8")), "eos_token_id": list(ends)}
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def _idefics3(described: Description, words: Any, template: str) -> Any:
