@@ -14,7 +14,7 @@ from carnac.engine.run import Runner
 from carnac.recipe.settings import Recipe
 from carnac.recipe.source import Location
 
-JOBS = ("crawl", "adopt", "images", "curate", "shards", "train", "evaluate", "chat")
+JOBS = ("crawl", "adopt", "images", "curate", "shards", "conversations", "train", "evaluate", "ask", "chat")
 
 
 class Job(Protocol):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from carnac.recipe.settings import Settings
 
@@ -12,3 +14,23 @@ class SplitSettings(Settings):
 
     held_out: float = Field(default=0.05, ge=0, lt=1, description="share of documents kept apart for evaluation")
     seed: int = Field(default=0, description="another seed gives another split")
+
+
+class QuestionListSettings(Settings):
+    """How a list of single questions becomes conversations."""
+
+    questions_per_conversation: int | None = Field(
+        default=None,
+        ge=1,
+        description="questions about one picture that share a conversation, which shows it once; default: all of them",
+    )
+    picture_name: str = Field(
+        default="images/{id}.png", description="the file of a picture; {id} stands for what the list calls it"
+    )
+    seed: int = Field(default=0, ge=0, description="draws the order of the questions about a picture")
+
+    @model_validator(mode="after")
+    def _names_the_picture(self) -> Self:
+        if "{id}" not in self.picture_name:
+            raise ValueError(f"picture_name = {self.picture_name!r} has no {{id}}: every picture would be one file.")
+        return self
