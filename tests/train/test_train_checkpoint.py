@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
+import errno
 import hashlib
-import json
 import shutil
 import signal
 import subprocess
@@ -12,25 +13,32 @@ from pathlib import Path
 
 import pytest
 import torch
-from train_run import KEY, SETTINGS, Run, make_parts, plan, run
+from train_run import SETTINGS, Run, make_parts, plan, run, state_at
 
 from carnac.core.errors import InputError, RunError
 from carnac.model.weights import load_model
 from carnac.train.checkpoint import (
+    Parts,
+    RunState,
+    digest_pieces,
     latest,
     list_checkpoints,
-    norms,
     optimizer_tensors,
     read_state,
     restore_optimizer,
+    step_of,
     sweep,
+    write_checkpoint,
+    write_state,
 )
 from carnac.train.loop import take_step
 from carnac.train.metrics import read_metrics
-from carnac.train.resume import resume
-from carnac.train.schedule import learning_rate
+from carnac.train.optimizer import rates_at
+from carnac.train.resume import Resumed, resume
 
-RATE = partial(learning_rate, settings=SETTINGS)
+
+def go_on(path: Path, parts: Parts, state: Callable[[int], RunState] = state_at) -> Resumed:
+    return resume(path, parts, state, partial(rates_at, parts.optimizer, settings=SETTINGS))
 
 
 @pytest.fixture(scope="module")
@@ -102,33 +110,27 @@ def test_a_checkpoint_is_a_model_folder(whole: Run) -> None:
     assert all(torch.equal(one, two) for one, two in pairs)
 
 
-def test_resuming_says_what_it_compared(copy: Path) -> None:
-    parts = make_parts()
-    resumed = resume(copy / "step-00000006", parts, key=KEY, learning_rate=RATE)
-    assert resumed.next_step == 6
-    assert resumed.lines[0] == "resumed at step 6 from step-00000006"
-    assert [line.split()[0] for line in resumed.lines[1:]] == ["learning", "norm", "norm", "norm"]
-    assert norms(parts) == read_state(copy / "step-00000006")["norms"]
-    assert min(norms(parts).values()) > 0
+def test_a_moved_run_goes_on_to_the_same_end(whole: Run, tmp_path: Path) -> None:
+    def interrupted(step: int) -> object:
+        if step == 5:
+            raise KeyboardInterrupt
+        return plan(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "here", batches=interrupted)  # type: ignore[arg-type]
+    (tmp_path / "far").mkdir()
+    moved = (tmp_path / "here").rename(tmp_path / "far" / "away")
+    assert str(tmp_path) not in (moved / "step-00000003" / "state.json").read_text()
+    assert run(moved).records[0].step == 3
+    assert_same_run(whole.folder, moved)
 
 
-def test_another_runs_checkpoint_is_refused(copy: Path) -> None:
-    with pytest.raises(RunError, match=r"made by another run .* write this run to another folder"):
-        resume(copy / "step-00000009", make_parts(), key="f" * 16, learning_rate=RATE)
-
-
-def test_a_rate_that_restarts_is_noticed(copy: Path) -> None:
-    with pytest.raises(RunError, match=r"learning rate was .* nothing was resumed"):
-        resume(copy / "step-00000009", make_parts(), key=KEY, learning_rate=lambda _: RATE(0))
-
-
-def test_weights_that_were_not_restored_are_noticed(copy: Path) -> None:
-    parts = make_parts()
-    silent = type(parts)(
-        model=parts.model, optimizer=parts.optimizer, write_model=parts.write_model, read_model=lambda _: None
-    )
-    with pytest.raises(RunError, match="norm of weights was"):
-        resume(copy / "step-00000009", silent, key=KEY, learning_rate=RATE)
+def test_pieces_have_a_digest_of_what_and_where_they_are() -> None:
+    pieces = plan(0).provenance
+    assert digest_pieces(pieces) == digest_pieces(plan(0).provenance)
+    assert len({digest_pieces(pieces), digest_pieces(pieces[::-1]), digest_pieces(pieces[1:]), digest_pieces([])}) == 4
+    other = dataclasses.replace(pieces[0], start=1)
+    assert digest_pieces(pieces) != digest_pieces([other, *pieces[1:]])
 
 
 def flip(path: Path) -> None:
@@ -151,7 +153,7 @@ def test_a_damaged_file_is_named_and_the_last_good_checkpoint_offered(
         latest(copy)
     assert str(copy / "step-00000009" / name) in str(caught.value)
     with pytest.raises(InputError, match=name):
-        resume(copy / "step-00000009", make_parts(), key=KEY, learning_rate=RATE)
+        go_on(copy / "step-00000009", make_parts())
 
 
 def test_following_the_offer_ends_in_the_same_run(whole: Run, copy: Path) -> None:
@@ -161,6 +163,30 @@ def test_following_the_offer_ends_in_the_same_run(whole: Run, copy: Path) -> Non
     shutil.rmtree(copy / "step-00000009")
     run(copy)
     assert_same_run(whole.folder, copy)
+
+
+def test_every_byte_of_the_state_counts(whole: Run, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(whole.folder / "step-00000009", tmp_path / "step-00000009"))
+    content = (path / "state.json").read_bytes()
+    harmless = []
+    for place in range(0, len(content), 7):
+        (path / "state.json").write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        try:
+            read_state(path)
+        except InputError as error:
+            assert str(path / "state.json") in str(error)  # noqa: PT017 -- many of them
+        else:
+            harmless.append(content[place : place + 1])
+    assert set(harmless) <= {b" ", b"\n"}
+    (path / "state.json").write_bytes(content)
+    assert read_state(path)["step"] == 9
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "carnac-checkpoint-1"}', "\xff"])
+def test_a_state_of_something_else_is_refused(copy: Path, content: str) -> None:
+    (copy / "step-00000009" / "state.json").write_text(content, encoding="latin-1")
+    with pytest.raises(InputError, match=r"step-00000009/state\.json: .* the last good one is step-00000006"):
+        latest(copy)
 
 
 def test_without_a_good_one_the_run_starts_again(copy: Path) -> None:
@@ -196,14 +222,14 @@ def test_moments_that_do_not_fit_are_refused(
 
 def test_lost_moments_are_noticed_even_with_a_right_digest(copy: Path) -> None:
     path = copy / "step-00000009"
+    saved = read_state(path)
     names = [f"{moment}/connector.up.bias" for moment in ("exp_avg", "exp_avg_sq", "step")]
     rewrite_moments(path / "optimizer.safetensors", lambda tensors: [tensors.pop(name) for name in names])
-    state = json.loads((path / "state.json").read_text())
     data = (path / "optimizer.safetensors").read_bytes()
-    state["digests"]["optimizer.safetensors"] = hashlib.sha256(data).hexdigest()
-    (path / "state.json").write_text(json.dumps(state))
+    state = {**saved, "digests": {**saved["digests"], "optimizer.safetensors": hashlib.sha256(data).hexdigest()}}
+    write_state(path, state)
     with pytest.raises(RunError, match="norm of exp_avg was"):
-        resume(path, make_parts(), key=KEY, learning_rate=RATE)
+        go_on(path, make_parts())
 
 
 def test_frozen_and_unused_weights_have_no_moments() -> None:
@@ -212,7 +238,7 @@ def test_frozen_and_unused_weights_have_no_moments() -> None:
         parameter.requires_grad_(not name.startswith("vision"))
     unused = torch.nn.Parameter(torch.ones(2))
     parts.model.register_parameter("unused", unused)
-    parts.optimizer.add_param_group({"params": [unused]})
+    parts.optimizer.add_param_group({"params": [unused], "part": "model", "peak": 1e-3})
     take_step(parts.model, parts.optimizer, plan(0), SETTINGS, 0)  # type: ignore[arg-type]
     names = {name.partition("/")[2] for name in optimizer_tensors(parts)}
     assert names == {name for name, _ in parts.model.named_parameters() if not name.startswith(("vision", "unused"))}
@@ -231,3 +257,27 @@ def test_steps_are_ordered_as_numbers(tmp_path: Path) -> None:
     for step in (99999999, 100000000, 5):
         (tmp_path / f"step-{step:08d}").mkdir()
     assert [int(path.name[5:]) for path in list_checkpoints(tmp_path)] == [5, 99999999, 100000000]
+
+
+@pytest.mark.parametrize(
+    ("last", "every", "kept"),
+    [(1, None, [9]), (2, 4, [4, 8, 9]), (1, 1, [1, 2, 3, 4, 5, 6, 7, 8, 9]), (3, 5, [5, 7, 8, 9])],
+)
+def test_the_newest_and_every_nth_are_kept(tmp_path: Path, last: int, every: int | None, kept: list[int]) -> None:
+    parts = make_parts()
+    for step in range(1, 10):
+        write_checkpoint(tmp_path, parts, state_at(step), keep_last=last, keep_every=every)
+    assert [step_of(path) for path in list_checkpoints(tmp_path)] == kept
+
+
+def test_a_save_that_the_disk_refuses_leaves_nothing_and_keeps_the_last_one(copy: Path) -> None:
+    def refuse(folder: Path) -> None:
+        (folder / "model.safetensors").write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    parts = dataclasses.replace(make_parts(), write_model=refuse)
+    before = sorted(path.name for path in copy.iterdir())
+    with pytest.raises(OSError, match="No space left"):
+        write_checkpoint(copy, parts, state_at(9), keep_last=1)
+    assert sorted(path.name for path in copy.iterdir()) == before
+    assert latest(copy) == copy / "step-00000009"

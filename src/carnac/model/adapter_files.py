@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from carnac.core.errors import InputError
 from carnac.model.adapters import BACKBONES, Backbone, adapted_layers, adapter_parameters
 from carnac.model.added_tokens import added_ids_of, added_parameters
 from carnac.model.autoregressive import AutoregressiveModel, build_model
-from carnac.model.language import Vocabulary
+from carnac.model.language import Vocabulary, language_config
 from carnac.model.settings import ModelSettings
+from carnac.model.towers import stored_fields, vision_config
 from carnac.model.weights import ADAPTERS_FORMAT, CONFIG_FILE, read_config, read_tensors, stored_tensors
 
 NOT_WHOLE = "the adapters' folder is not whole. Copy it again."
@@ -33,9 +34,14 @@ PEFT_WEIGHTS_FILE = "adapter_model.safetensors"
 
 
 def save_adapters(model: AutoregressiveModel, folder: Path) -> None:
-    """Write to `folder`, which is made where missing, all of `model` but the frozen weights of trained backbones."""
+    """Write to `folder`, which is made where missing, all of `model` but the frozen weights of trained backbones.
+
+    Raises InputError where a backbone without a folder of its own could not be built again from the model's settings.
+    """
     from safetensors.torch import save_file
 
+    vocabulary = _vocabulary(model)
+    _check_built(model, vocabulary)
     folder.mkdir(parents=True, exist_ok=True)
     left_out, own = _left_out(model), {id(parameter) for parameter in adapter_parameters(model)}
     tensors = stored_tensors(model)
@@ -53,13 +59,14 @@ def save_adapters(model: AutoregressiveModel, folder: Path) -> None:
             save_file({_peft_name(name): _plain(each) for name, each in adapters.items()}, _peft_file(folder, part))
             config = {**getattr(model, part).peft_config["default"].to_dict(), **_where(model.settings, part)}
             _write_json(folder / part / PEFT_CONFIG_FILE, config)
-    vocabulary = _vocabulary(model)
     content = {
         "format": ADAPTERS_FORMAT,
         "settings": model.settings.model_dump(mode="json"),
         "vocabulary": asdict(vocabulary),
         "image_size_px": model.image_size_px,
         "left_out": {part: _digest(tensors, names) for part, names in left_out.items()},
+        # Training in bfloat16 rounds what is frozen; the backbone's own folder may hold more digits.
+        "rounded": [part for part, names in left_out.items() if _is_rounded(tensors[name] for name in names)],
     }
     _write_json(folder / CONFIG_FILE, content)
 
@@ -74,12 +81,14 @@ def load_adapters(folder: Path, backbones: Mapping[Backbone, Path] | None = None
         settings = ModelSettings.model_validate_json(json.dumps(_moved(content["settings"], backbones or {})))
         fields = {**content["vocabulary"], "added_ids": tuple(content["vocabulary"]["added_ids"])}
         model = build_model(settings, Vocabulary(**fields), int(content["image_size_px"]), seed=0)
-        digests = dict(content["left_out"])
+        digests, rounded = dict(content["left_out"]), set(content.get("rounded", ()))
     except (KeyError, ValueError, TypeError) as error:
         detail = " ".join(str(error).split())
         raise InputError(f"{folder / CONFIG_FILE}: not what carnac wrote: {detail}") from error
     tensors, left_out = stored_tensors(model), _left_out(model)
     for part, digest in digests.items():
+        if part in rounded:
+            _round(tensors[name] for name in left_out.get(part, set()))
         if _digest(tensors, left_out.get(part, set())) != digest:
             tower = getattr(settings, part)
             raise InputError(
@@ -127,6 +136,23 @@ def _copy_into(wanted: dict[str, torch.Tensor], folder: Path, model: Autoregress
             tensor.copy_(values)
 
 
+def _check_built(model: AutoregressiveModel, vocabulary: Vocabulary) -> None:
+    """Raise InputError for a backbone that was imported, merged or trained: its settings do not say all that it is."""
+    settings = model.settings
+    for part in BACKBONES:
+        if getattr(settings, part).type is None:
+            continue
+        if part == "vision":
+            config = vision_config(settings.vision, model.image_size_px)
+        else:
+            config = language_config(settings.language, vocabulary)
+        if stored_fields(config) != stored_fields(getattr(model, part).config):
+            raise InputError(
+                f"model.{part}: this {config.model_type} is no longer that of a folder of its own (it was imported, "
+                "trained or merged), and the settings alone do not rebuild it. Keep the whole model."
+            )
+
+
 def _left_out(model: AutoregressiveModel) -> dict[str, set[str]]:
     """Return per backbone the names of the frozen tensors that its own folder (or the hub) holds."""
     apart = {id(each) for each in (*adapter_parameters(model), *added_parameters(model.language))}
@@ -146,6 +172,17 @@ def _digest(tensors: Mapping[str, torch.Tensor], names: set[str]) -> str:
             digest.update(f"{name} {tuple(tensors[name].shape)} {tensors[name].dtype}\n".encode())
             digest.update(_plain(tensors[name]).reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _is_rounded(tensors: Iterable[torch.Tensor]) -> bool:
+    return all(torch.equal(each.float(), each.bfloat16().float()) for each in tensors if each.is_floating_point())
+
+
+@torch.no_grad()
+def _round(tensors: Iterable[torch.Tensor]) -> None:
+    for each in tensors:
+        if each.is_floating_point():
+            each.copy_(each.bfloat16())
 
 
 def _vocabulary(model: AutoregressiveModel) -> Vocabulary:

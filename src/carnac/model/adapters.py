@@ -31,20 +31,23 @@ def add_adapters(model: AutoregressiveModel) -> None:
     the backbone ends with.
     """
     settings = model.settings.adapters
-    if settings is None:
-        return
+    for part in BACKBONES:
+        if settings is not None:
+            adapt_backbone(getattr(model, part), part, settings)
+
+
+def adapt_backbone(backbone: Any, part: Backbone, settings: AdapterSettings) -> None:
+    """Put trainable adapters into one backbone, as `add_adapters` does into both."""
     from peft import inject_adapter_in_model
 
-    for part in BACKBONES:
-        backbone = getattr(model, part)
-        targets = _targets(part, backbone, getattr(settings, part))
-        if not targets:
-            continue
-        trained = {id(parameter) for parameter in backbone.parameters() if parameter.requires_grad}
-        inject_adapter_in_model(_peft_config(settings, targets), backbone)
-        # peft freezes all that is not its own, added tokens and whatever else is trained beside it.
-        for parameter in backbone.parameters():
-            parameter.requires_grad_(parameter.requires_grad or id(parameter) in trained)
+    targets = _targets(part, backbone, getattr(settings, part))
+    if not targets:
+        return
+    trained = {id(parameter) for parameter in backbone.parameters() if parameter.requires_grad}
+    inject_adapter_in_model(_peft_config(settings, targets), backbone)
+    # peft freezes all that is not its own, added tokens and whatever else is trained beside it.
+    for parameter in backbone.parameters():
+        parameter.requires_grad_(parameter.requires_grad or id(parameter) in trained)
 
 
 def adapted_layers(module: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -114,6 +114,25 @@ def add_tokens(model: Any, added_ids: Sequence[int]) -> None:
     model.config.vocab_size = len(embedding.place)
 
 
+@torch.no_grad()
+def extend_tokens(model: Any, new_ids: Sequence[int]) -> None:
+    """Give a causal language model, which may have added tokens, trainable rows for `new_ids` too, behind its own.
+
+    The rows that are there keep their values. Raises InputError as `add_tokens` does.
+    """
+    if not new_ids:
+        return
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    old_ids = added_ids_of(model)
+    if old_ids:
+        model.set_input_embeddings(embedding.base)
+        model.set_output_embeddings(head.base)
+    add_tokens(model, (*old_ids, *new_ids))
+    if old_ids:
+        model.get_output_embeddings().added.weight[: len(old_ids)] = head.added.weight
+        model.get_input_embeddings().added.weight[: len(old_ids)] = embedding.added.weight
+
+
 def added_ids_of(model: Any) -> tuple[int, ...]:
     """Return the ids of the added tokens of a language model, in the order of their rows."""
     head = model.get_output_embeddings()

@@ -23,7 +23,7 @@ def check_model(settings: ModelSettings, image_size_px: int | None = None) -> li
         mistakes += _check_features(settings.vision)
     if not any(place[0] == "vision" for place, _ in mistakes):
         mistakes += _check_connector(settings, image_size_px)
-    return mistakes + _check_trained(settings)
+    return mistakes + check_trained(settings)
 
 
 def num_features_of(vision: VisionSettings, image_size_px: int, *, ask_hub: bool = False) -> int | None:
@@ -72,7 +72,8 @@ def _check_features(vision: VisionSettings) -> Iterator[Mistake]:
         yield ("vision", "feature_layer"), f"got {vision.feature_layer}, but this {kind} has {layers} layers."
 
 
-def _check_trained(settings: ModelSettings) -> list[Mistake]:
+def check_trained(settings: ModelSettings) -> list[Mistake]:
+    """Return what does not fit between the parts that are trained and those that have adapters."""
     adapters = settings.adapters
     if adapters is None:
         sentence = "nothing would be trained; name a part, or add adapters."

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carnac.core.errors import InputError
+from carnac.model.parts import TRAINED_PARTS, part_of
 from carnac.model.settings import ModelSettings
 from carnac.model.towers import side_of
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from carnac.model.autoregressive import AutoregressiveModel
 
 Shapes = Mapping[str, Sequence[int]]
-WEIGHT_BYTES = 4  # fp32, as this version computes
+WEIGHT_BYTES = 4  # fp32; where training computes in bf16, what is frozen takes half
 TRAINED_BYTES = 3 * WEIGHT_BYTES  # a gradient and AdamW's two moments
 # Configurations are stored under their family's own names: GPT-2's width is n_embd.
 ALIASES = {
@@ -29,7 +30,7 @@ ALIASES = {
     "num_hidden_layers": ("n_layer", "num_layers"),
     "num_attention_heads": ("n_head", "num_heads"),
 }
-PARTS = ("vision", "connector", "language", "added tokens", "adapters")
+PARTS = tuple(part.replace("_", " ") for part in TRAINED_PARTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +124,7 @@ def measure_shapes(
     counts = dict.fromkeys(PARTS, 0)
     rows = 0
     for name, shape in shapes.items():
-        part = _part_of(name)
+        part = part_of(name).replace("_", " ")
         counts[part] += math.prod(shape)
         rows = shape[0] if part == "added tokens" else rows
     adapters = settings.adapters
@@ -145,12 +146,6 @@ def measure_shapes(
         tokens_per_image=tokens_per_image,
         cache_bytes=_cache_bytes(towers["language"]),
     )
-
-
-def _part_of(name: str) -> str:
-    if ".lora_" in name:
-        return "adapters"
-    return "added tokens" if name.endswith(".added.weight") else name.partition(".")[0]
 
 
 def _backbone_kind(config: Mapping[str, Any]) -> str:

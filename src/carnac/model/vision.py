@@ -6,6 +6,7 @@ Legend of shapes: N squares (whole pictures or tiles), C channels, S side, P fea
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -103,15 +104,16 @@ def prove_features(tower: Any, settings: VisionSettings) -> None:
         raise InputError(f"model.vision.class_token: {config.model_type} has no class token; leave it false")
 
 
-def at_size(tower: Any, image_size_px: int) -> Any:
+def at_size(tower: Any, image_size_px: int, prepare: Callable[[Any], object] = lambda _: None) -> Any:
     """Return `tower` for squares of another size: itself, or one with position tables interpolated, once and for all.
 
-    The tables become what the family's own forward pass would make of them. Raises InputError for a tower whose tables
-    are not grids.
+    The tables become what the family's own forward pass would make of them. `prepare` gives a new tower what `tower`
+    has beside its family's own modules (adapters). Raises InputError for a tower whose tables are not grids.
     """
     if square_px(tower.config) == image_size_px:
         return tower
     resized = vision_from_config(sized(tower.config, image_size_px))
+    prepare(resized)
     grids = (num_patches(tower.config), num_patches(resized.config))
     tensors = tower.state_dict()
     for name, wanted in resized.state_dict().items():

@@ -2,9 +2,11 @@
 
     the model's own files   as `Parts.write_model` writes them, so that a checkpoint is a model folder too
     optimizer.safetensors   `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME` of each trained parameter
-    state.json              next step, key of the run, learning rate, a digest per file, norms
+    state.json              what the run is (`RunState`), its learning rates, norms, a digest per file and of itself,
+                            what computed it
 
-All is written into a hidden folder, synced, and committed by one rename. What a killed process left is swept.
+All is written into a hidden folder, synced, and committed by one rename. What a killed process left is swept. No path
+is stored: a run's folder can be moved.
 """
 
 from __future__ import annotations
@@ -15,17 +17,19 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from carnac.core.batch import Piece
 from carnac.core.errors import InputError
+from carnac.train.optimizer import rates_now
 
-FORMAT = "carnac-checkpoint-1"
+FORMAT = "carnac-checkpoint-2"
 STATE_FILE = "state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -42,18 +46,51 @@ class Parts:
     read_model: Callable[[Path], None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanPosition:
+    """Where in its plan a run is: the plan's digest, the next row of it, and `digest_pieces` of the next batch."""
+
+    digest: str
+    next_row: int
+    next_pieces: str = ""  # nothing comes after the last batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """What a run is before `next_step`, apart from its weights: written when it is saved, compared when it goes on.
+
+    `key` identifies the run (its settings and inputs). `settings` are those behind the key, as JSON, so that a
+    difference can be named. `random` is the seed of the next step.
+    """
+
+    next_step: int
+    key: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    plan: PlanPosition | None = None
+    random: int | None = None
+
+
+def digest_pieces(pieces: Iterable[Piece]) -> str:
+    """Return a digest of pieces in their order: of which sample each is, and which of its tokens."""
+    lines = (f"{each.source}\t{each.shard}\t{each.row}\t{each.start}\t{each.stop}\n" for each in pieces)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def checkpoint_name(next_step: int) -> str:
     """Return the folder name of the checkpoint from which `next_step` comes next."""
     return f"step-{next_step:08d}"
+
+
+def step_of(path: Path) -> int:
+    """Return the step that comes after the checkpoint at `path`."""
+    return int(path.name.removeprefix("step-"))
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the committed checkpoints of a run, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(
-        (path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=lambda path: int(path.name[5:])
-    )
+    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=step_of)
 
 
 def sweep(folder: Path) -> None:
@@ -64,36 +101,58 @@ def sweep(folder: Path) -> None:
 
 
 def write_checkpoint(
-    folder: Path, parts: Parts, next_step: int, *, key: str, learning_rate: float, keep_last: int
+    folder: Path, parts: Parts, state: RunState, *, keep_last: int, keep_every: int | None = None
 ) -> Path:
-    """Commit the checkpoint before `next_step` and drop all but the `keep_last` newest; return its folder.
+    """Commit the checkpoint before `state.next_step` and return its folder.
 
-    `key` identifies the run (its settings and inputs); `learning_rate` is that of the step just made.
+    Of the others the `keep_last` newest stay, this one counted, and those of multiples of `keep_every` steps. The
+    learning rates are those that the optimizer has: of the step just made. Raises what the disk raises; nothing is left
+    of the checkpoint then.
     """
-    from safetensors.torch import save_file
-
-    final = folder / checkpoint_name(next_step)
+    final = folder / checkpoint_name(state.next_step)
     partial = folder / f".{final.name}-{os.getpid()}"
     partial.mkdir(parents=True)
-    parts.write_model(partial)
-    save_file(optimizer_tensors(parts), partial / OPTIMIZER_FILE)
-    state = {
-        "format": FORMAT,
-        "step": next_step,
-        "key": key,
-        "learning_rate": learning_rate,
-        "norms": norms(parts),
-        "digests": {path.name: _digest(path) for path in sorted(partial.iterdir())},
-    }
-    (partial / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-    for path in (*partial.iterdir(), partial):
-        _sync(path)
+    try:
+        _write_files(partial, parts, state)
+    except BaseException:
+        # A disk that is full must not stay full because of it.
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     _remove(final)
     partial.rename(final)
     _sync(folder)
     for old in list_checkpoints(folder)[:-keep_last]:
-        _remove(old)
+        if keep_every is None or step_of(old) % keep_every:
+            _remove(old)
     return final
+
+
+def _write_files(folder: Path, parts: Parts, state: RunState) -> None:
+    from safetensors.torch import save_file
+
+    parts.write_model(folder)
+    save_file(optimizer_tensors(parts), folder / OPTIMIZER_FILE)
+    content = {
+        "format": FORMAT,
+        "step": state.next_step,
+        "key": state.key,
+        "settings": state.settings,
+        "plan": None if state.plan is None else asdict(state.plan),
+        "random": state.random,
+        "computed_by": computed_by(parts),
+        "rates": rates_now(parts.optimizer),
+        "norms": norms(parts),
+        "digests": {path.name: _digest(path) for path in sorted(folder.iterdir())},
+    }
+    write_state(folder, content)
+    for path in (*folder.iterdir(), folder):
+        _sync(path)
+
+
+def write_state(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write `state.json` with a digest of its own content, by which `read_state` knows it again."""
+    text = json.dumps({**content, "sha256": _own_digest(content)}, indent=2)
+    (folder / STATE_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def latest(folder: Path) -> Path | None:
@@ -112,18 +171,22 @@ def latest(folder: Path) -> Path | None:
 
 def read_state(path: Path) -> dict[str, Any]:
     """Return `state.json` of a checkpoint once every file's digest is found right; raise InputError naming the file."""
+    file = path / STATE_FILE
     try:
-        state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+        state = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path / STATE_FILE}: missing or damaged ({error})") from error
+        raise InputError(f"{file}: missing or damaged ({error})") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise InputError(f"{path / STATE_FILE}: not the state of a carnac checkpoint (wanted format {FORMAT})")
+        got = state.get("format") if isinstance(state, dict) else type(state).__name__
+        raise InputError(f"{file}: not the state of a carnac checkpoint (format {got!r}, wanted {FORMAT!r})")
+    if state.pop("sha256", None) != _own_digest(state):
+        raise InputError(f"{file}: damaged or edited: its content is not what was written")
     for name, digest in state["digests"].items():
-        file = path / name
-        if not file.is_file():
-            raise InputError(f"{file}: missing from the checkpoint")
-        if _digest(file) != digest:
-            raise InputError(f"{file}: damaged: its sha256 is not the one written in {STATE_FILE}")
+        found = path / name
+        if not found.is_file():
+            raise InputError(f"{found}: missing from the checkpoint")
+        if _digest(found) != digest:
+            raise InputError(f"{found}: damaged: its sha256 is not the one written in {STATE_FILE}")
     return state
 
 
@@ -146,7 +209,9 @@ def restore_optimizer(parts: Parts, path: Path) -> None:
         shapes = {None if tensor is None else tuple(tensor.shape) for tensor in (state["exp_avg"], state["exp_avg_sq"])}
         if state["step"] is None or shapes != {tuple(named[name].shape)}:
             raise InputError(f"{file}: moments of another model: those of {name} are missing or of another shape")
-        parts.optimizer.state[named[name]] = state
+        # Moments lie where their weights do, the count of steps too: AdamW is fused.
+        device = named[name].device
+        parts.optimizer.state[named[name]] = {moment: tensors[f"{moment}/{name}"].to(device) for moment in MOMENTS}
 
 
 def optimizer_tensors(parts: Parts) -> dict[str, torch.Tensor]:
@@ -168,12 +233,22 @@ def norms(parts: Parts) -> dict[str, float]:
     return lengths
 
 
+def computed_by(parts: Parts) -> str:
+    """Return what the last bits of a loss depend on besides the run: torch's version, the device, its instructions."""
+    device = next(parts.model.parameters()).device
+    if device.type == "cuda":
+        return f"torch {torch.__version__} on {torch.cuda.get_device_name(device)}"
+    return f"torch {torch.__version__} on {device.type} with {torch.backends.cpu.get_cpu_capability()}"
+
+
 def _trained(parts: Parts) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in parts.model.named_parameters() if parameter.requires_grad}
 
 
 def _length(tensors: list[torch.Tensor]) -> float:
-    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors))
+    # 16 M numbers at a time: a whole embedding table in float64 takes gigabytes.
+    chunks = (chunk for tensor in tensors for chunk in torch.split(tensor.reshape(-1), 2**24))
+    return math.sqrt(sum(float(chunk.double().square().sum()) for chunk in chunks))
 
 
 def _is_whole(path: Path) -> bool:
@@ -187,6 +262,10 @@ def _is_whole(path: Path) -> bool:
 def _digest(path: Path) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _own_digest(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def _remove(path: Path) -> None:
