@@ -20,6 +20,7 @@ from carnac.model.adapters import add_adapters
 from carnac.model.added_tokens import add_tokens, added_parameters
 from carnac.model.connectors import build_connector
 from carnac.model.language import Vocabulary, build_language, language_config, language_from_config
+from carnac.model.packed_attention import use_packed_attention
 from carnac.model.settings import PARTS, ModelSettings, Part
 from carnac.model.tensors import BatchTensors, to_tensors
 from carnac.model.towers import vision_config
@@ -36,6 +37,7 @@ class AutoregressiveModel(nn.Module):
         sizes = (vision.config.hidden_size, language.config.hidden_size, num_features(vision.config, settings.vision))
         self.connector: Any = build_connector(settings.connector, *sizes)
         self.language = language
+        use_packed_attention(language)
 
     @property
     def tokens_per_image(self) -> int:
