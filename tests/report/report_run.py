@@ -49,9 +49,10 @@ def write_stage(
     counts: Mapping[str, int] | None = None,
     settings: Mapping[str, Any] | None = None,
     lost: Sequence[tuple[str, str, str]] = (),
+    schema: pa.Schema | None = None,
 ) -> None:
     """Write a finished stage of one part."""
-    kind = Stage(name=stage, version=1, schema=SCHEMAS[stage], work=None)
+    kind = Stage(name=stage, version=1, schema=schema or SCHEMAS[stage], work=None)
     unit = kind.unit("00000-a", None, settings=settings or {}, inputs=[])
     folder.mkdir(parents=True, exist_ok=True)
     with Part(kind, unit, folder) as part:

@@ -7,7 +7,6 @@ import io
 import json
 import re
 import unicodedata
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from carnac.core.errors import InputError
 from carnac.report import reading
 from carnac.report.page import render, write_page
-from carnac.report.pictures import curve, thumbnail
+from carnac.report.pictures import thumbnail
 from carnac.report.story import read_story
 
 
@@ -64,14 +63,21 @@ def test_every_chapter_and_card_is_there(tree: LexborHTMLParser) -> None:
         "7. Chat",
         "Where to look next",
     ]
-    # strips, thumbnails, 3 steps of the funnel, lost records, 2 documents, curve, evaluation, 2 chats, the last word
-    assert len(tree.css("div.card")) == 13
+    # strips, thumbnails, 3 steps of the funnel, lost records, 2 documents, training (its figures, 5 drawings, the last
+    # steps), evaluation, 2 chats, the last word
+    assert len(tree.css("div.card")) == 19
     assert len(tree.css("div.document")) == 2
     assert len(tree.css("div.chat")) == 2
     assert len(tree.css("div.strip")) == 3
     assert len(tree.css("div.strip i")) == sum(len(page.kinds) for page in PAGES)
     assert len(tree.css("div.thumbs img")) == 2
-    assert len(tree.css("svg polyline")) == 2
+    assert texts(tree, "div.panels h3") == [
+        "Loss",
+        "Learning rate",
+        "Gradient norm",
+        "Tokens per second",
+        "Waiting for data",
+    ]
 
 
 def test_the_figures_are_those_of_the_files(tree: LexborHTMLParser) -> None:
@@ -83,6 +89,7 @@ def test_the_figures_are_those_of_the_files(tree: LexborHTMLParser) -> None:
         "samples, train": "2",
         "samples, heldout": "1",
         "parameters": "1.2 M",
+        "steps": "9",
         "training loss": "5.00 \u2192 3.00",
     }
     leads = texts(tree, "p.lead")
@@ -129,7 +136,8 @@ def test_the_page_needs_nothing_but_itself(html: str, tree: LexborHTMLParser) ->
         for name, value in node.attributes.items():
             assert name not in ("href", "srcset", "action", "formaction", "poster", "data", "background")
             if name == "src":
-                assert (value or "").startswith("data:image/webp;base64,")
+                kind = "svg+xml" if node.attributes.get("class") == "plot" else "webp"
+                assert (value or "").startswith(f"data:image/{kind};base64,")
             assert "url(" not in (value or "")
     assert "url(" not in html
     assert "@import" not in html
@@ -233,7 +241,7 @@ def test_strips_without_a_title_show_the_address(tmp_path: Path) -> None:
     assert texts(tree, "div.strip > span")[2] == "https://example.org/text"
 
 
-# -- pictures and curve
+# -- pictures
 
 
 @pytest.mark.parametrize(
@@ -254,21 +262,3 @@ def test_damaged_pictures_are_none_or_a_thumbnail(length: int, noise: bytes) -> 
     payload = picture()
     found = thumbnail(payload[:length] + noise + payload[length + len(noise) :][: 40 + length], 32)
     assert found is None or found.startswith("data:image/webp;base64,")
-
-
-def test_a_curve_fills_its_box_and_its_ticks_are_whole_steps() -> None:
-    drawn = curve([10, 11, 12], [4.0, 3.0, 2.0], width=100, height=50)
-    assert drawn.raw == "0.0,0.0 50.0,25.0 100.0,50.0"
-    assert drawn.x_ticks == ((0.0, "10"), (50.0, "11"), (100.0, "12"))
-    assert [label for _, label in drawn.y_ticks] == ["2.00", "2.50", "3.00", "3.50", "4.00"]
-    assert drawn.smooth == drawn.raw  # of twenty steps and fewer there is no mean
-
-
-def test_the_smooth_line_stays_within_the_losses() -> None:
-    losses = [5.0 - 0.01 * step + (0.5 if step % 7 == 0 else 0) for step in range(300)]
-    drawn = curve(list(range(300)), losses)
-    heights = [float(point.split(",")[1]) for point in drawn.smooth.split()]
-    assert all(0 <= height <= 260 for height in heights)
-    assert max(abs(a - b) for a, b in pairwise(heights[20:])) < 10
-    flat = curve([0, 1], [3.0, 3.0])
-    assert {point.split(",")[1] for point in flat.raw.split()} == {"0.0"}

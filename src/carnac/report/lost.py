@@ -19,11 +19,12 @@ NUM_SAMPLES = 3
 RECIPE = "recipe.toml"
 MAX_ABOVE = 4  # folders from a stage's to its recipe's: <pass>, repeats, keys, <kind>
 
-# Which job writes a stage, and in which counts the records stand that were not lost: where a stage counts what it
+# Which jobs write a stage, and in which counts the records stand that were not lost: where a stage counts what it
 # tried, a loss has a share. A lost page of `signals` keeps its row.
-JOBS = {"documents": "crawl", "images": "images", "signals": "curate", "masks": "curate", "repeats": "curate",
-        "repeat_keys": "curate", "shards": "shards", "tokenizer": "train", "pieces": "train", "plan": "train",
-        "model": "train", "evaluation": "evaluate", "chat": "chat"}  # fmt: skip
+JOBS = {"documents": ("crawl", "adopt"), "images": ("images",), "signals": ("curate",), "masks": ("curate",),
+        "repeats": ("curate",), "repeat_keys": ("curate",), "shards": ("shards", "conversations"),
+        "tokenizer": ("train",), "pieces": ("train",), "plan": ("train",), "model": ("train",),
+        "evaluation": ("evaluate",), "questions": ("ask",), "chat": ("chat",)}  # fmt: skip
 SOUND = {"documents": ("documents",), "shards": ("samples", "emptied"), "chat": ("prompts",)}
 
 
@@ -146,15 +147,14 @@ def command(recipe: Place | None, record: str) -> str:
 
 def _recipe(content: Manifest, recipes: Iterable[Place]) -> Place | None:
     """Return the recipe, as run, that wrote a folder: beside it or above it, else the only one of its job near."""
-    if (job := JOBS.get(content.stage)) is None:
-        return None
+    jobs = JOBS.get(content.stage, ())
     folder: Place = content.folder
     for _ in range(1 + MAX_ABOVE):
-        if _job_of(folder / RECIPE) == job:
+        if _job_of(folder / RECIPE) in jobs:
             return folder / RECIPE
         # Above the working folder too: the parent of `.` is `..`.
         folder = Path(os.path.normpath(folder / "..")) if is_local(folder) else folder.parent
-    near = [place for place in recipes if _job_of(place) == job]
+    near = [place for place in recipes if _job_of(place) in jobs]
     return near[0] if len(near) == 1 else None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,20 @@ from typing import Any
 from carnac import __version__
 from carnac.core.places import Place
 from carnac.engine.tables import read_rows
-from carnac.report.pictures import curve, thumbnail
-from carnac.report.reading import readable_documents
+from carnac.report.pictures import thumbnail
+from carnac.report.questions import accuracies, confusion, some_answers
+from carnac.report.reading import readable_conversations, readable_documents
+from carnac.report.samples import has_turns, samples
 from carnac.report.slowest import slowest
 from carnac.report.story import Story, read_story
 from carnac.report.template import render_template, write_html
+from carnac.report.training_page import other_runs, training_runs
 
 NUM_STRIPS = 24
 NUM_THUMBNAILS = 48
 NUM_DOCUMENTS = 3
+NUM_ANSWERS = 8
+NUM_CONVERSATIONS = 3  # of each source
 
 
 def write_page(folder: Place, out: Path) -> None:
@@ -32,6 +36,7 @@ def render(story: Story) -> str:
         "page.html.j2",
         version=__version__,
         folder=str(story.folder),
+        title=_title(story),
         tiles=_tiles(story),
         strips=_strips(story),
         thumbnails=_thumbnails(story),
@@ -41,11 +46,31 @@ def render(story: Story) -> str:
         slowest=[unit for folder in story.folders for unit in slowest(folder)],
         funnel=_funnel(story),
         documents=readable_documents(story, NUM_DOCUMENTS),
-        curve=_curve(story),
+        conversations=readable_conversations(story, NUM_CONVERSATIONS),
+        runs=training_runs(story),
+        other_runs=other_runs(story),
         evaluation=story.evaluation,
         differences=_differences(story),
+        questions=[
+            {"name": name, "found": found, "table": accuracies(found), "confusion": confusion(story.folder / name)}
+            for name, found in story.questions
+        ],
+        answers=some_answers(story, NUM_ANSWERS),
         chats=_chats(story),
     )
+
+
+def _title(story: Story) -> str:
+    """Return what the folder as a whole is."""
+    stages = {folder.stage for folder in story.folders}
+    kinds = samples(story, 1)
+    titles = (
+        ("From crawl to chat", bool(stages & {"documents", "signals", "masks", "images", "repeats"})),
+        ("A training run", bool(story.trainings)),
+        ("Questions about pictures", bool(story.questions)),
+        ("Conversations", bool(kinds) and all(has_turns(rows[0]) for rows in kinds)),
+    )
+    return next((title for title, is_it in titles if is_it), "What is there")
 
 
 def _tiles(story: Story) -> list[tuple[str, str]]:
@@ -63,8 +88,11 @@ def _tiles(story: Story) -> list[tuple[str, str]]:
     tiles += [(f"{manifest.rows:,}", f"samples, {manifest.folder.name}") for manifest in story.find("shards")]
     if story.model:
         tiles.append((f"{story.model['parameters'] / 1e6:.1f} M", "parameters"))
-    if story.metrics:
-        tiles.append((f"{story.metrics[0]['loss']:.2f} \u2192 {story.last_loss()[0]:.2f}", "training loss"))
+    for training in story.trainings[:1]:
+        tiles.append((f"{sum(len(stage.series) for stage in training.stages):,}", "steps"))
+        losses = training.current.series.losses()[1]
+        if len(losses):
+            tiles.append((f"{losses[0]:.2f} \u2192 {training.current.mean_loss():.2f}", "training loss"))
     return tiles
 
 
@@ -125,11 +153,6 @@ def _funnel(story: Story) -> list[dict[str, Any]]:
 
 def _amounts(amount: dict[str, int]) -> str:
     return ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in amount.items() if number)
-
-
-def _curve(story: Story) -> Any:
-    rows = [row for row in story.metrics if math.isfinite(row["loss"])]
-    return curve([row["step"] for row in rows], [row["loss"] for row in rows]) if len(rows) > 1 else None
 
 
 def _differences(story: Story) -> list[dict[str, Any]]:

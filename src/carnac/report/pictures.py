@@ -1,11 +1,9 @@
-"""Pictures for a page that needs no other file: thumbnails as data URIs, a loss curve as SVG points."""
+"""Pictures for a page that needs no other file, as data URIs: thumbnails of photographs, drawings as they are."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from PIL import Image
 
@@ -30,39 +28,6 @@ def thumbnail(payload: bytes, side_px: int) -> str | None:
     return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
-    """A curve in the units of an SVG view box: `raw` and `smooth` are the points of polylines."""
-
-    width: float
-    height: float
-    raw: str
-    smooth: str
-    y_ticks: tuple[tuple[float, str], ...]
-    x_ticks: tuple[tuple[float, str], ...]
-
-
-def curve(steps: Sequence[int], losses: Sequence[float], *, width: float = 860, height: float = 260) -> Curve:
-    """Scale losses over steps; the smooth line is an exponential mean over about a twentieth of the run."""
-    low, high = min(losses), max(losses)
-    span, length = max(high - low, 1e-9), max(steps[-1] - steps[0], 1)
-
-    def x(step: float) -> float:
-        return round(width * (step - steps[0]) / length, 1)
-
-    def y(loss: float) -> float:
-        return round(height * (high - loss) / span, 1)
-
-    keep = 1 - 1 / max(1.0, len(losses) / 20)
-    mean, weight, means = 0.0, 0.0, []
-    for loss in losses:
-        mean, weight = keep * mean + (1 - keep) * loss, keep * weight + (1 - keep)
-        means.append(mean / weight)
-    return Curve(
-        width=width,
-        height=height,
-        raw=" ".join(f"{x(step)},{y(loss)}" for step, loss in zip(steps, losses, strict=True)),
-        smooth=" ".join(f"{x(step)},{y(loss)}" for step, loss in zip(steps, means, strict=True)),
-        y_ticks=tuple((y(low + span * part / 4), f"{low + span * part / 4:.2f}") for part in range(5)),
-        x_ticks=tuple((x(step), f"{step}") for step in sorted({steps[0] + length * part // 4 for part in range(5)})),
-    )
+def drawing(svg: bytes) -> str:
+    """Return a data URI of an SVG of our own. As a picture it can run nothing and load nothing."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"

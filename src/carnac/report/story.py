@@ -17,25 +17,26 @@ from carnac.engine.manifest import Manifest
 from carnac.engine.tables import read_rows
 from carnac.report.folders import StageFolder, find_folders, names_below
 from carnac.report.lost import RECIPE, LostRecords, lost_records
+from carnac.report.training import Training, find_trainings
 from carnac.report.under_way import UnderWay, under_way
-from carnac.train.metrics import read_metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """`folders` in the order in which a run makes them; `metrics` one entry per training step.
+    """`folders` in the order in which a run makes them; `questions` names each folder of answers with what it found.
 
-    Of several runs below `folder` the first one's funnel, metrics, model and evaluation are taken.
+    Of several runs below `folder` the first one's funnel, model and evaluation are taken.
     """
 
     folder: Place
     folders: tuple[StageFolder, ...]
     lost: tuple[LostRecords, ...]
     funnel: tuple[dict[str, Any], ...]
-    metrics: tuple[dict[str, Any], ...]
+    trainings: tuple[Training, ...]
     model: dict[str, Any] | None
     model_folder: Place | None
     evaluation: dict[str, Any] | None
+    questions: tuple[tuple[str, dict[str, Any]], ...]
     chats: tuple[dict[str, Any], ...]
 
     @property
@@ -56,11 +57,6 @@ class Story:
         """Say whether a folder of a stage has its manifest."""
         return any(folder.stage == stage and folder.is_finished for folder in self.folders)
 
-    def last_loss(self) -> tuple[float, int]:
-        """Return the mean loss of the last tenth of the steps, and their number: one step's loss is mostly chance."""
-        tail = self.metrics[-max(1, len(self.metrics) // 10) :]
-        return sum(row["loss"] for row in tail) / len(tail), len(tail)
-
     def rows(self, stage: str, count: int, columns: list[str] | None = None) -> list[dict[str, Any]]:
         """Return the first rows of a stage's first folder that has some."""
         rows: list[dict[str, Any]] = []
@@ -74,7 +70,7 @@ class Story:
 
 
 ORDER = ("documents", "signals", "repeat_keys", "repeats", "masks", "images", "shards", "tokenizer", "pieces", "plan",
-         "model", "evaluation", "chat")  # fmt: skip
+         "model", "evaluation", "questions", "chat")  # fmt: skip
 
 
 def read_story(folder: Place) -> Story:
@@ -92,13 +88,14 @@ def read_story(folder: Place) -> Story:
         folders=tuple(folders),
         lost=tuple(records for records in lost if records is not None),
         funnel=tuple(funnel["steps"]),
-        metrics=tuple(_metrics(folder, names)),
+        trainings=tuple(find_trainings(folder, names, folders)),
         model=model,
         model_folder=model_folder,
         evaluation=_first_json(folder, names, "evaluation.json", ("documents", "losses", "verdict")),
+        questions=tuple(_every_json(folder, names, "questions.json", ("rule", "table", "verdict"))),
         chats=tuple(row for manifest in chats for row in _all_rows(manifest)),
     )
-    if not (story.folders or story.metrics or story.funnel or story.evaluation or story.model):
+    if not (story.folders or story.trainings or story.funnel or story.evaluation or story.questions or story.model):
         raise InputError(f"{folder}: holds no stage that can be shown. Wanted a stage's folder or a whole run's.")
     return story
 
@@ -132,26 +129,21 @@ def _named(names: Sequence[str], file: str) -> list[str]:
     return [name for name in names if name.rpartition("/")[2] == file]
 
 
-def _metrics(folder: Place, names: Sequence[str]) -> list[dict[str, Any]]:
-    if not is_local(folder):
-        return []
-    for name in _named(names, "metrics.jsonl"):
-        # What a killed run was writing is no whole line, and is left out.
-        rows = [row for row in read_metrics(folder / name) if isinstance(row.get("loss"), float)]
-        if rows:
-            return rows
-    return []
-
-
 def _first_json(folder: Place, names: Sequence[str], file: str, keys: Sequence[str]) -> dict[str, Any] | None:
+    return next((content for _, content in _every_json(folder, names, file, keys)), None)
+
+
+def _every_json(
+    folder: Place, names: Sequence[str], file: str, keys: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the folders that hold a file of that name, with its content."""
     for name in _named(names, file):
         path = folder / name
         content = _read_json(path)
         missing = [key for key in keys if key not in content]
         if missing:
             raise InputError(f"{path}: damaged (no {missing[0]!r}). Delete it and run its recipe again.")
-        return content
-    return None
+        yield name.rpartition("/")[0] or ".", content
 
 
 def _model(folder: Place, names: Sequence[str]) -> tuple[dict[str, Any] | None, Place | None]:

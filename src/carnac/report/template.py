@@ -15,14 +15,18 @@ from carnac.serve.terminal import printable
 def render_template(name: str, **values: object) -> str:
     """Return the page of a template as HTML. Everything that came from the web is escaped."""
     environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_source),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         finalize=lambda value: printable(value) if isinstance(value, str) else value,
     )
     environment.filters["number"] = lambda value: f"{value:,}"
-    template = environment.from_string(resources.files("carnac.report").joinpath(name).read_text("utf-8"))
-    return template.render(**values)
+    return environment.get_template(name).render(**values)
+
+
+def _source(name: str) -> str:
+    return resources.files("carnac.report").joinpath(name).read_text("utf-8")
 
 
 def write_html(html: str, out: Path) -> None:

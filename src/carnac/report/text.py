@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -16,15 +15,19 @@ from carnac.report.folders import StageFolder
 from carnac.report.layout import WIDTH, rendered, shortened
 from carnac.report.lost import NUM_SAMPLES
 from carnac.report.model_text import folder_text
+from carnac.report.questions import answers_text, questions_text
+from carnac.report.samples import facts_of, image_names, samples
 from carnac.report.slowest import slowest_text
 from carnac.report.story import Story, read_story
+from carnac.report.training_text import training_text
 from carnac.serve.terminal import printable
 
 
 def describe(folder: Place, *, brief: bool = False) -> str:
     """Return a readable view of whatever `folder` holds; a brief one leaves out the stages and the samples."""
     story = read_story(folder)
-    figures = [funnel_text(story), model_text(story), losses_text(story), evaluation_text(story)]
+    figures = [funnel_text(story), model_text(story), training_text(story, brief=brief), evaluation_text(story)]
+    figures.append(questions_text(story, brief=brief))
     alone = len(story.stages) == 1
     if brief:
         sections = [*figures, _chats(story, 1)]
@@ -39,6 +42,7 @@ def describe(folder: Place, *, brief: bool = False) -> str:
             folder_text(story.model_folder),
             *figures[2:],
             _samples(story, 3 if alone else 1) or (_rows(story.stages[0]) if alone else ""),
+            answers_text(story, 6 if alone else 3),
             _chats(story, 3 if alone else 1),
         ]
     # What the web wrote must not steer the terminal.
@@ -60,7 +64,13 @@ def _stages(story: Story) -> str:
 
 def _figures(folder: StageFolder) -> Sequence[str]:
     content = folder.content
-    counts = {name: number for name, number in content.counts.items() if not name.startswith("lost.")}
+    # Counts by source are told with the training that they are for.
+    is_told = folder.stage == "plan"
+    counts = {
+        name: number
+        for name, number in content.counts.items()
+        if not name.startswith("lost.") and not (is_told and "." in name)
+    }
     return (
         f"{content.rows:,}",
         f"{sum(part.total_bytes for part in content.parts) / 1e6:.2f}",
@@ -83,7 +93,7 @@ def _columns(manifest: Manifest) -> str:
 
 
 def _rows(manifest: Manifest) -> str:
-    if manifest.stage == "chat":
+    if manifest.stage in ("chat", "questions"):
         return ""
     return "\n".join(textwrap.fill(row, WIDTH, subsequent_indent="  ") for row in some_rows(manifest, 3))
 
@@ -114,19 +124,6 @@ def model_text(story: Story) -> str:
     )
 
 
-def losses_text(story: Story) -> str:
-    """Return where the training loss began and where it ended."""
-    if not story.metrics:
-        return ""
-    first, last = story.metrics[0], story.metrics[-1]
-    mean, count = story.last_loss()
-    state = "" if story.is_finished("model") else " so far"
-    return (
-        f"training: {len(story.metrics)} steps{state}; loss {first['loss']:.3f} at step {first['step']}, "
-        f"{last['loss']:.3f} at step {last['step']}, mean of the last {count}: {mean:.3f}"
-    )
-
-
 def evaluation_text(story: Story) -> str:
     """Return the evaluation line: the losses under the three conditions, the differences with their intervals."""
     found = story.evaluation
@@ -145,19 +142,18 @@ def evaluation_text(story: Story) -> str:
 
 
 def _samples(story: Story, count: int) -> str:
-    rows = story.rows("shards", count) or story.rows("documents", count)
+    rows = [row for rows in samples(story, count) for row in rows] or story.rows("documents", count)
     return "\n\n".join(_sample(row) for row in rows)
 
 
 def _sample(row: dict[str, Any]) -> str:
-    if "metadata" in row:
-        facts = json.loads(row["metadata"])
-        url, images = facts["url"], facts["image_urls"]
-    else:
-        url, images = row["url"], row["images"]
-    lines = [f"sample {row['id']}  {url}"]
-    for text, image in zip(row["texts"], images, strict=True):
-        lines.append(f"  [image {image}]" if text is None else textwrap.indent(shortened(text), "  "))
+    told = facts_of(row)
+    images = row["images"] if "metadata" not in row else image_names(row)
+    lines = [f"sample {row['id']}  {row.get('url') or told.get('url') or told.get('title') or ''}".rstrip()]
+    roles = row.get("roles") or [None] * len(row["texts"])
+    for role, text, image in zip(roles, row["texts"], images, strict=True):
+        said = f"[image {image}]" if text is None else shortened(text)
+        lines.append(textwrap.indent(f"{role}: {said}" if role else said, "  "))
         if len(lines) > 12:
             lines.append("  ...")
             break
