@@ -11,7 +11,7 @@ from carnac.engine.manifest import read_manifest
 from carnac.engine.progress import TerminalReporter
 from carnac.engine.run import Runner
 from carnac.jobs import RecipeModels
-from carnac.jobs.plan import PlanSettings, make_plan_folder
+from carnac.jobs.plan import PlanSettings, PlanSource, make_plan_folder
 from carnac.jobs.train import TrainRecipe
 from carnac.recipe.load import load_recipes, parse_overrides
 
@@ -25,10 +25,10 @@ def main(recipe_file: Path, arguments: Sequence[str]) -> None:
     recipe = loaded[0].settings
     assert isinstance(recipe, TrainRecipe)
     settings = PlanSettings(
-        tokenizer=recipe.tokenizer, pictures=recipe.pictures, mix=recipe.mix, num_batches=recipe.training.steps
+        tokenizer=recipe.tokenizer, pictures=recipe.pictures, mix=recipe.mix, steps=recipe.training.steps
     )
-    shards = read_manifest(recipe.shards, "shards")
-    make_plan_folder(shards, recipe.plan, settings, Runner(reporter=TerminalReporter())).publish()
+    sources = [PlanSource(settings=each, manifest=read_manifest(each.shards, "shards")) for each in recipe.mixed]
+    make_plan_folder(sources, recipe.plan, settings, Runner(reporter=TerminalReporter())).publish()
 
 
 if __name__ == "__main__":

@@ -78,7 +78,26 @@ class ReaderRecipe(Recipe):
     toys: Annotated[Path, Reads("toys")] = Field(description="folder of the toys")
 
 
-MODELS: dict[str, type[Recipe]] = {"toy": ToyRecipe, "source": SourceRecipe, "reader": ReaderRecipe}
+class ToysTable(Settings):
+    """One of several folders of toys."""
+
+    name: str = Field(description="what it is called")
+    toys: Annotated[Path, Reads("toys")] = Field(description="folder of the toys")
+
+
+class MixedRecipe(Recipe):
+    """Reads toys of several folders."""
+
+    job: Literal["mixed"] = Field(description="the job that this recipe describes")
+    sources: tuple[ToysTable, ...] = Field(alias="source", description="the folders")
+
+
+MODELS: dict[str, type[Recipe]] = {
+    "toy": ToyRecipe,
+    "source": SourceRecipe,
+    "reader": ReaderRecipe,
+    "mixed": MixedRecipe,
+}
 HEAD = 'job = "toy"\noutput = "out/toys"\n'
 
 

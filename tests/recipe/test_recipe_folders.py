@@ -32,6 +32,17 @@ def test_a_chain_that_fits(tmp_path: Path) -> None:
     assert _mistakes(tmp_path, SOURCE, TOY, READER) == []
 
 
+def test_folders_in_tables_are_read_too_and_a_mistake_stands_at_their_line(tmp_path: Path) -> None:
+    table = '\n[[source]]\nname = "one"\ntoys = "out/toys"\n'
+    mixed = f'job = "mixed"\n{table}{table.replace("toys = ", "toys =  ").replace("out/toys", "out/toes")}'
+    assert _mistakes(tmp_path, SOURCE, TOY, mixed) == [
+        (
+            "2.toml:9: source.1.toys: out/toes: no recipe before this one writes toys there and none lie there. "
+            "Did you mean 'out/toys'?"
+        )
+    ]
+
+
 def test_what_none_writes_is_a_mistake_at_the_line_that_reads_it(tmp_path: Path) -> None:
     assert _mistakes(tmp_path, TOY) == [
         "0.toml:4: documents: out/documents: no recipe before this one writes documents there and none lie there."

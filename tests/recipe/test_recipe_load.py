@@ -115,7 +115,7 @@ def test_five_mistakes_give_five_messages_each_with_file_and_line(tmp_path: Path
             "toy.toml:5: training.schedule: min 3 is larger than max 1.",
         ),
         # the job
-        ("limit = 1\n", "toy.toml:1: job: missing; every recipe names its job, one of: toy, source, reader."),
+        ("limit = 1\n", "toy.toml:1: job: missing; every recipe names its job, one of: toy, source, reader, mixed."),
         ('\njob = "toi"\n', "toy.toml:2: job: got 'toi', wanted the name of a job. Did you mean 'toy'?"),
         ("job = 3\n", "toy.toml:1: job: got 3, wanted the name of a job."),
         ("job = [\n]\n", "toy.toml:1: job: got [], wanted the name of a job."),

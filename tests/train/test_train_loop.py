@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def test_a_step_is_logged_as_it_was(tmp_path: Path) -> None:
     assert (record.images, record.pieces) == (4, 5)
     assert record.seconds >= record.waiting_seconds >= 0
     rows = read_metrics(tmp_path / "metrics.jsonl")
-    assert rows == [dataclasses.asdict(each) for each in watch.records]
+    assert rows == [json.loads(each.to_json()) for each in watch.records]
 
 
 def test_loss_falls_on_a_batch_seen_again(tmp_path: Path) -> None:

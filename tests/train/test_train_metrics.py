@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def test_records_come_back(tmp_path: Path) -> None:
     assert read_metrics(path) == []
     write(path, range(3))
     write(path, range(3, 5))
-    assert read_metrics(path) == [dataclasses.asdict(record(step)) for step in range(5)]
+    assert read_metrics(path) == [json.loads(record(step).to_json()) for step in range(5)]
 
 
 def test_a_resumed_run_doubles_no_step(tmp_path: Path) -> None:

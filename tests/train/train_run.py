@@ -12,14 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from carnac.core.batch import Batch
-from carnac.train.checkpoint import Parts, latest, sweep, write_checkpoint
+from carnac.train.checkpoint import Parts, RunState, latest, sweep, write_checkpoint
 from carnac.train.loop import Losses, train
+from carnac.train.loop import Run as Given
 from carnac.train.metrics import MetricsFile, StepRecord, truncate_metrics
-from carnac.train.optimizer import make_optimizer
+from carnac.train.optimizer import make_optimizer, rates_at
 from carnac.train.resume import resume
-from carnac.train.schedule import learning_rate
 from carnac.train.settings import CheckpointSettings, OptimizerSettings, ScheduleSettings, TrainSettings
 
 SETTINGS = TrainSettings(
@@ -56,14 +57,12 @@ class Run:
             metrics.append(record)
 
     def save(self, next_step: int) -> None:
-        write_checkpoint(
-            self.folder,
-            self.parts,
-            next_step,
-            key=KEY,
-            learning_rate=learning_rate(next_step - 1, self.settings),
-            keep_last=self.settings.checkpoints.keep_last,
-        )
+        write_checkpoint(self.folder, self.parts, state_at(next_step), keep_last=self.settings.checkpoints.keep_last)
+
+
+def state_at(step: int) -> RunState:
+    """Return what the run is before `step`."""
+    return RunState(next_step=step, key=KEY)
 
 
 def make_parts(settings: TrainSettings = SETTINGS) -> Parts:
@@ -89,10 +88,11 @@ def run(
     sweep(folder)
     newest = latest(folder)
     if newest is not None:
-        start = resume(newest, parts, key=KEY, learning_rate=partial(learning_rate, settings=settings)).next_step
+        start = resume(newest, parts, state_at, partial(rates_at, parts.optimizer, settings=settings)).next_step
     truncate_metrics(folder / "metrics.jsonl", start)
     watch = Run(folder=folder, parts=_deadly(parts, folder, die_at), settings=settings)
-    train(parts.model, parts.optimizer, batches, settings, watch, start)  # type: ignore[arg-type]
+    model: Any = parts.model
+    train(Given(model=model, optimizer=parts.optimizer, batches=batches, settings=settings, watch=watch), start)
     return watch
 
 

@@ -29,7 +29,7 @@ MAX_FAILED_UNITS = 5
 
 
 class EarlyEnd(Exception):  # noqa: N818 -- no error: the run has done what it was asked for
-    """A run ends before its last stage: a dry run met work to do, or a record was tried again."""
+    """A run ends before its last stage: a dry run met work to do, a record was tried again, a file asked for a stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

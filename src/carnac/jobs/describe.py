@@ -34,17 +34,22 @@ def measure_recipe(path: Path, overrides: Sequence[str] = ()) -> ModelSize:
     recipe = loaded[0].settings
     if not isinstance(recipe, TrainRecipe):
         raise InputError(f"{path}: a recipe of job {recipe.job!r}; only those of job 'train' describe a model.")
+    if recipe.model is None:
+        raise InputError(f"{path}: starts from {recipe.init_from}; carnac show of that folder tells its sizes.")
     found = check_model(recipe.model, recipe.pictures.size_px)
     if found:
         raise RecipeError([loaded[0].mistake(("model", *place), sentence) for place, sentence in found])
-    return measure_model(build_skeleton(recipe.model, _vocabulary(recipe), recipe.pictures.size_px))
+    is_random = recipe.model.language.type is not None
+    return measure_model(
+        build_skeleton(recipe.model, _vocabulary(recipe, is_random=is_random), recipe.pictures.size_px)
+    )
 
 
-def _vocabulary(recipe: TrainRecipe) -> Vocabulary:
+def _vocabulary(recipe: TrainRecipe, *, is_random: bool) -> Vocabulary:
     from carnac.model.language import Vocabulary
 
     if recipe.tokenizer.folder is None:
         return Vocabulary(size=recipe.tokenizer.vocabulary_size + len(mark_names(recipe.pictures)), pad_id=0)
     words = read_tokenizer_folder(recipe.tokenizer.folder, recipe.pictures)
-    added = () if recipe.model.language.type is not None else words.added_ids
+    added = () if is_random else words.added_ids
     return Vocabulary(size=words.vocabulary_size, pad_id=words.pad, eos_id=words.end, added_ids=added)

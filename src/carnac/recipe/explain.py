@@ -29,6 +29,11 @@ def dotted(location: Location) -> str:
     return ".".join(str(part) for part in location)
 
 
+def location_of(key: str) -> Location:
+    """Return the location that `dotted` shows as `key`."""
+    return tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+
+
 def mistake_at(source: Source, location: Location, message: str, overridden: frozenset[Location]) -> Mistake:
     """Return a mistake at the line of `location`, or at `--set` where an override put the value there."""
     if any(location[: len(key)] == key for key in overridden):

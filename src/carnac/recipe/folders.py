@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from carnac.core.errors import InputError
 from carnac.core.places import Place, absolute, is_local, read_bytes
 from carnac.core.stores import PROTOCOLS
+from carnac.recipe.explain import location_of
 from carnac.recipe.load import LoadedRecipe
 from carnac.recipe.mistakes import Mistake, did_you_mean
 
@@ -31,13 +32,14 @@ def check_folders(recipes: Sequence[LoadedRecipe], *, complete: bool = True) -> 
             inputs.add(place := absolute(folder))
             if place in written:
                 if written[place][0] != stage:
-                    mistakes.append(recipe.mistake((name,), f"{folder} holds {written[place][0]}; wanted {stage}."))
+                    message = f"{folder} holds {written[place][0]}; wanted {stage}."
+                    mistakes.append(recipe.mistake(location_of(name), message))
             # Below an output of this run only what the run writes counts: the rest is of earlier recipes.
             elif any(place.startswith(f"{root}/") for root in roots) or (complete and _stage_in(folder) != stage):
                 candidates = [str(path) for kind, path in written.values() if kind == stage]
                 hint = did_you_mean(str(folder), candidates)
                 message = f"{folder}: no recipe before this one writes {stage} there and none lie there.{hint}"
-                mistakes.append(recipe.mistake((name,), message))
+                mistakes.append(recipe.mistake(location_of(name), message))
         outputs = {absolute(folder): (name, stage, folder) for name, stage, folder in recipe.settings.folders_written()}
         for place, (name, _, folder) in outputs.items():
             if place in written:
@@ -68,7 +70,7 @@ def _misplaced(recipe: LoadedRecipe) -> Iterator[Mistake]:
         protocol, colon, rest = str(folder).partition(":/")
         if is_local(folder) and colon and protocol in PROTOCOLS:
             message = f"{protocol}://{rest}: must lie on a disk, not in a store. Choose a local folder."
-            yield recipe.mistake((name,), message)
+            yield recipe.mistake(location_of(name), message)
 
 
 def _stage_in(folder: Place) -> str | None:

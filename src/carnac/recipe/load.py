@@ -16,7 +16,7 @@ from typing import Any, get_origin
 from pydantic import BaseModel, ValidationError
 
 from carnac.core.errors import RecipeError
-from carnac.recipe.explain import dotted, explain, mistake_at, models_at, names_at
+from carnac.recipe.explain import dotted, explain, location_of, mistake_at, models_at, names_at
 from carnac.recipe.mistakes import Mistake, did_you_mean, shown
 from carnac.recipe.settings import Recipe
 from carnac.recipe.source import Location, Source, read_source
@@ -52,7 +52,7 @@ def parse_overrides(pairs: Sequence[str]) -> dict[Location, Any]:
             value = read["value"] if len(read) == 1 else text
         except (tomllib.TOMLDecodeError, KeyError, RecursionError):
             value = text
-        overrides[tuple(int(part) if part.isdecimal() else part for part in key.strip().split("."))] = value
+        overrides[location_of(key.strip())] = value
     if mistakes:
         raise RecipeError(mistakes)
     return overrides

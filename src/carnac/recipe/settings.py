@@ -86,16 +86,25 @@ class Recipe(Settings):
     limits: Limits = Field(default=Limits(), description="what a bad record may cost")
 
     def folders_read(self) -> Iterator[tuple[str, str, Place]]:
-        """Yield (field, stage, folder) of all that this recipe reads from other stages."""
-        yield from self._marked(Reads)
+        """Yield (field, stage, folder) of all that this recipe reads from other stages.
+
+        A field of a table is named with its way there, counted from 0: `source.1.shards`.
+        """
+        yield from _marked(self, Reads)
 
     def folders_written(self) -> Iterator[tuple[str, str, Place]]:
         """Yield (field, stage, folder) of all that this recipe writes."""
-        yield from self._marked(Writes)
+        yield from _marked(self, Writes)
 
-    def _marked(self, kind: type[Reads] | type[Writes]) -> Iterator[tuple[str, str, Place]]:
-        for name, field in type(self).model_fields.items():
-            folder = getattr(self, name)
-            for mark in field.metadata:
-                if isinstance(mark, kind) and isinstance(folder, Place):
-                    yield field.alias or name, mark.stage, folder
+
+def _marked(table: Settings, kind: type[Reads] | type[Writes], way: str = "") -> Iterator[tuple[str, str, Place]]:
+    for name, field in type(table).model_fields.items():
+        value, key = getattr(table, name), f"{way}{field.alias or name}"
+        for mark in field.metadata:
+            if isinstance(mark, kind) and isinstance(value, Place):
+                yield key, mark.stage, value
+        inside = enumerate(value) if isinstance(value, tuple) else ()
+        tables = {key: value} if isinstance(value, Settings) else {f"{key}.{number}": each for number, each in inside}
+        for place, each in tables.items():
+            if isinstance(each, Settings):
+                yield from _marked(each, kind, f"{place}.")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,12 +14,40 @@ from carnac.engine.storage import temporary_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRecord:
+    """What one source of the mixture gave a step.
+
+    `loss` is its own mean cross entropy, None without labels.
+    """
+
+    loss: float | None
+    label_tokens: int
+    tokens: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroundingRecord:
+    """Mean loss of the `label_tokens` labels after an image, with the `right` images and with those of other samples.
+
+    A model that looks at its images does worse with others.
+    """
+
+    right: float
+    other: float
+    label_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
     """What one step was.
 
     `step` counts from 0 and is the number of its batch in the plan. `loss` is the mean cross entropy over
-    `label_tokens`; `gradient_norm` the length before clipping. `tokens` leaves padding out, `pieces` counts the windows
-    of samples. `seconds` is the whole step, `waiting_seconds` the part spent on waiting for its batch.
+    `label_tokens`, `z_loss` what the z-loss adds to it; `gradient_norm` the length before clipping. `tokens` leaves
+    padding out, `pieces` counts the windows of samples, `stand_ins` those with a picture that did not decode. `seconds`
+    is the whole step without its evaluation, `waiting_seconds` the part spent on waiting for its batch. `flops` are
+    those of the model (0 where nobody counts them), `mfu` their share of what the device can do, None where its peak is
+    not known. `grounding` and `evaluation` (the model after the step, by name) stand at the steps that measure them.
     """
 
     step: int
@@ -31,6 +60,22 @@ class StepRecord:
     pieces: int
     seconds: float
     waiting_seconds: float
+    z_loss: float = 0.0
+    stand_ins: int = 0
+    rows: int = 0
+    sources: Mapping[str, SourceRecord] = field(default_factory=dict)
+    flops: float = 0.0
+    mfu: float | None = None
+    grounding: GroundingRecord | None = None
+    evaluation: Mapping[str, float] | None = None
+
+    def to_json(self) -> str:
+        """Return one line of JSON; what this step did not measure is left out."""
+        fields = asdict(self)
+        for name in ("grounding", "evaluation"):
+            if fields[name] is None:
+                del fields[name]
+        return json.dumps(fields)
 
 
 class MetricsFile:
@@ -41,7 +86,7 @@ class MetricsFile:
 
     def append(self, record: StepRecord) -> None:
         """Write `record` and hand it to the system: it survives the death of this process."""
-        self._handle.write(json.dumps(asdict(record)) + "\n")
+        self._handle.write(record.to_json() + "\n")
         self._handle.flush()
 
     def sync(self) -> None:

@@ -8,12 +8,14 @@ from pydantic import Field, model_validator
 
 from carnac.recipe.settings import Settings
 
+RatedPart = Literal["vision", "connector", "language", "added_tokens", "adapters"]
+
 
 class OptimizerSettings(Settings):
     """AdamW."""
 
     learning_rate: float = Field(gt=0.0, description="highest learning rate, reached after the warm-up")
-    rates: dict[str, float] = Field(
+    rates: dict[RatedPart, float] = Field(
         default_factory=dict,
         description="highest learning rates of single parts, by name: vision, connector, language, added_tokens, "
         "adapters; parts left out have `learning_rate`",
@@ -95,6 +97,9 @@ class MonitorSettings(Settings):
     )
     evaluation_every_steps: int | None = Field(
         default=None, ge=1, description="steps between two evaluations on held-out samples (needs `heldout`)"
+    )
+    evaluation_samples: int = Field(
+        default=256, ge=2, description="held-out samples that an evaluation looks at, the first so many"
     )
     tensorboard: bool = Field(default=False, description="whether metrics are also written for TensorBoard")
 
