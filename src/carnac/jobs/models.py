@@ -72,7 +72,8 @@ def _read_inputs(path: Path) -> InputSettings:
         return InputSettings.model_validate_json(path.read_bytes())
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read ({error.strerror}). Wanted the output folder of a train recipe, or one of its checkpoints."
+            f"{path}: cannot be read ({error.strerror}). Wanted the output folder of a train recipe, or one "
+            "of its checkpoints."
         ) from None
     except ValidationError as error:
         first = error.errors()[0]
