@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -18,12 +19,24 @@ from pathlib import Path
 from story_runs import DATA, RECIPES, carnac, overrides, run_recipes
 
 OUTPUTS = Path("out", "tiny")
+ROOT = Path(__file__).parents[2]
 LIMIT = 40  # pages per archive: enough for every stage to have something to do, at a second per stage
 ARCHIVE = RECIPES / "data" / "skimage-00001.warc.gz"
 # Bytes of the archive unpacked: 28 pages and the start of a record; those from MOVED_FROM on move to another host.
 MIRROR_BYTES, MOVED_FROM = 2_600_000, 1_000_000
 # Rows that hold several pieces, over more than one epoch: with rows as short as in the story a plan packs nothing.
 PLAN = ("--set=mix.row_tokens=2048", "--set=training.steps=8")
+# Questions about the pictures of the documentation, one of which is not there: another job that writes shards.
+CONVERSATIONS = f"""job = "conversations"
+format = "questions"
+train = ["questions.json"]
+output = "{OUTPUTS / "conversations"}"
+source = "asked"
+
+[questions]
+questions_per_conversation = 2
+"""
+PICTURES = ("document", "loss", "shapes", "missing")
 # Pages are few; even so the search for repeats is to have more than one bucket.
 CURATE = ("--set=rows_per_bucket=20",)
 
@@ -46,6 +59,8 @@ READS: dict[str, tuple[str, ...]] = {
     "plan/tokenizer": ("shards/train",),
     "plan/pieces": ("shards/train", "plan/tokenizer"),
     "plan/rows": ("plan/pieces",),
+    "conversations/train": (),
+    "conversations/heldout": (),
 }
 # The folders whose stages read the archives.
 READS_PAGES = ("documents", "images")
@@ -66,6 +81,21 @@ def run_chain(folder: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    carnac(folder, "run", str(write_questions(folder)), "--set=split.held_out=0.4")
+
+
+def write_questions(folder: Path) -> Path:
+    """Write the questions, their pictures and the recipe that takes them."""
+    (folder / "images").mkdir()
+    asked = []
+    for name in PICTURES:
+        if (picture := ROOT / "docs" / "pictures" / f"{name}.png").is_file():
+            shutil.copyfile(picture, folder / "images" / picture.name)
+        asked += [[f"is this a {other}?", "yes" if other == name else "no", name] for other in PICTURES]
+    (folder / "questions.json").write_text(json.dumps(asked))
+    recipe = folder / "conversations.toml"
+    recipe.write_text(CONVERSATIONS)
+    return recipe
 
 
 def write_pages(folder: Path) -> tuple[Path, ...]:
@@ -81,5 +111,6 @@ def write_pages(folder: Path) -> tuple[Path, ...]:
 
 def given(folder: Path) -> dict[str, str]:
     """Return what the chain in `folder` was given beside its settings, for comparison."""
-    pages = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.warc*"))}
+    files = [*sorted(folder.glob("*.warc*")), *sorted(folder.glob("images/*"))]
+    pages = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     return {**pages, "limit": str(LIMIT)}

@@ -13,7 +13,7 @@ from typing import Any
 
 from carnac.core.errors import InputError
 from carnac.core.places import Place, is_local, read_bytes
-from carnac.engine.manifest import Manifest
+from carnac.engine.manifest import MANIFEST, Manifest
 from carnac.engine.tables import read_rows
 from carnac.report.folders import StageFolder, find_folders, names_below
 from carnac.report.lost import RECIPE, LostRecords, lost_records
@@ -91,8 +91,8 @@ def read_story(folder: Place) -> Story:
         trainings=tuple(find_trainings(folder, names, folders)),
         model=model,
         model_folder=model_folder,
-        evaluation=_first_json(folder, names, "evaluation.json", ("documents", "losses", "verdict")),
-        questions=tuple(_every_json(folder, names, "questions.json", ("rule", "table", "verdict"))),
+        evaluation=_first_json(folder, _of_stages(names), "evaluation.json", ("documents", "losses", "verdict")),
+        questions=tuple(_every_json(folder, _of_stages(names), "questions.json", ("rule", "table", "verdict"))),
         chats=tuple(row for manifest in chats for row in _all_rows(manifest)),
     )
     if not (story.folders or story.trainings or story.funnel or story.evaluation or story.questions or story.model):
@@ -127,6 +127,12 @@ def _place(folder: StageFolder, passes: Sequence[str]) -> tuple[int, int, bool, 
 
 def _named(names: Sequence[str], file: str) -> list[str]:
     return [name for name in names if name.rpartition("/")[2] == file]
+
+
+def _of_stages(names: Sequence[str]) -> list[str]:
+    """Return the files beside a manifest: data sets too bring a questions.json (easy-VQA's below out/shapes/data)."""
+    folders = {name.rpartition("/")[0] for name in _named(names, MANIFEST)}
+    return [name for name in names if name.rpartition("/")[0] in folders]
 
 
 def _first_json(folder: Place, names: Sequence[str], file: str, keys: Sequence[str]) -> dict[str, Any] | None:
