@@ -30,6 +30,12 @@ def test_betas_come_as_a_list_from_a_recipe() -> None:
     assert OptimizerSettings.model_validate({"learning_rate": 1, "betas": [0.8, 0.9]}).betas == (0.8, 0.9)
 
 
+@pytest.mark.parametrize("betas", [[1.5, 0.9], [0.9, 1.0], [-0.1, 0.9]])
+def test_betas_that_adamw_cannot_take_are_refused_with_the_recipe(betas: list[float]) -> None:
+    with pytest.raises(ValidationError, match=r"less than 1|greater than or equal to 0"):
+        OptimizerSettings.model_validate({"learning_rate": 1, "betas": betas})
+
+
 def test_norms_biases_and_embeddings_are_not_decayed() -> None:
     for tied in (True, False):
         model = make_model(tie_word_embeddings=tied)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from carnac.recipe.settings import Settings
 
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]  # AdamW divides by 1 less its powers
 RatedPart = Literal["vision", "connector", "language", "added_tokens", "adapters"]
 
 
@@ -21,7 +22,7 @@ class OptimizerSettings(Settings):
         "adapters; parts left out have `learning_rate`",
     )
     # A TOML array is a list: without `strict=False` it would be no tuple.
-    betas: tuple[float, float] = Field(
+    betas: tuple[Decay, Decay] = Field(
         default=(0.9, 0.95), strict=False, description="decay of the first and second moment"
     )
     epsilon: float = Field(default=1e-8, gt=0.0, description="added to the root of the second moment")
