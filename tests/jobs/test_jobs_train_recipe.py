@@ -146,6 +146,11 @@ CASES: dict[str, Case] = {
         ("mix", "row_images"),
         "a row has 2 images, but a picture is up to 5 squares",
     ),
+    "squares of no whole patches": (
+        {"stage": [{"name": "a"}, {"name": "b", "size_px": 40}]},
+        ("stage",),
+        "size_px = 40 is not a multiple of patch_px = 16; try size_px = 32",
+    ),
     "no adapters to merge": (
         {"stage": [{"name": "a", "merge_adapters": True}]},
         ("stage", 0, "merge_adapters"),

@@ -159,7 +159,7 @@ def stages_of(recipe: TrainRecipe, pictures: PictureSettings, model: ModelSettin
     """Return the stages of a recipe in order; one without a name where it has no [[stage]] tables.
 
     `pictures` and `model` are what the first stage begins with. `recipe.limit` bounds each stage's steps. Raises
-    ValueError where the connector cannot join the patches of a stage's squares.
+    ValueError where a stage's squares are not whole patches, or the connector cannot join their patches.
     """
     stage = TrainStage(
         name="",
@@ -220,7 +220,7 @@ def _changed(before: TrainStage, told: StageSettings, recipe: TrainRecipe, *, la
         trained=before.trained if told.trained is None else told.trained,
         adapters=told.adapters,
         merge=told.merge_adapters,
-        pictures=before.pictures.model_copy(update=sizes),
+        pictures=before.pictures.changed(sizes),
         mix=before.mix.model_copy(update=mix),
         sources=sources,
         training=before.training.model_copy(update=training),

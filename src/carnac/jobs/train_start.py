@@ -43,12 +43,15 @@ class Start:
         return [path for name in names for path in sorted(self.folder.glob(name))]
 
     def shown(self, asked: PictureSettings) -> PictureSettings:
-        """Return the model's own picture settings with those changed that a recipe wrote down."""
+        """Return the model's own picture settings with those changed that a recipe wrote down.
+
+        Raises ValueError where they do not go together.
+        """
         written = {name: getattr(asked, name) for name in asked.model_fields_set if name not in ("tokens", "patch_px")}
         if asked.normalisation == "tower":
             for name in ("mean", "std", "normalisation"):
                 written.pop(name, None)
-        return self.pictures.model_copy(update=written)
+        return self.pictures.changed(written)
 
 
 def read_start(folder: Path) -> Start:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from carnac.recipe.settings import Settings
 
@@ -87,6 +88,15 @@ class PictureSettings(Settings):
     def square_tokens(self) -> int:
         """Image tokens of one square; one per patch as long as no connector has said otherwise."""
         return self.tokens or (self.size_px // self.patch_px) ** 2
+
+    def changed(self, changes: Mapping[str, object]) -> Self:
+        """Return these settings with `changes`. Raises ValueError with a sentence where the sizes do not fit."""
+        found = self.model_copy(update=changes)
+        try:  # a copy is not validated, and all of it again would take the tower's mean for one that was written
+            PictureSettings(size_px=found.size_px, patch_px=found.patch_px, max_tiles=found.max_tiles)
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        return found
 
     @model_validator(mode="after")
     def _one_normalisation(self) -> Self:
