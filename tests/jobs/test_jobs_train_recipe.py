@@ -250,6 +250,24 @@ def test_a_recipe_changes_of_a_start_only_the_pictures_that_it_writes(tmp_path: 
     assert start.shown(given).mean == (0.1, 0.2, 0.3)
 
 
+def test_what_the_model_of_a_start_brings_cannot_be_written_otherwise(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "base")
+
+    def found(**fields: Any) -> list[tuple[tuple[str | int, ...], str]]:
+        return check(make_recipe(model=None, init_from=folder, **{"pictures": None, **fields}))
+
+    assert found(tokenizer={"vocabulary_size": 4096, "folder": None}, pictures={"patch_px": 16}) == []
+    (place, words), *more = found(tokenizer={"vocabulary_size": 999})
+    assert (place, more) == (("tokenizer",), [])
+    assert words.endswith("brings its own; leave [tokenizer] out.")
+    (place, words), *more = found(pictures={"patch_px": 8})
+    assert (place, more) == (("pictures", "patch_px"), [])
+    assert "has patches of 16 px; leave it out" in words
+    (place, words), *more = found(pictures={"size_px": 40, "patch_px": 8})
+    assert (place, more[0][0]) == (("pictures", "patch_px"), ("pictures", "size_px"))
+    assert "size_px = 40 is not a multiple of patch_px = 16" in more[0][1]
+
+
 def test_a_start_that_another_recipe_is_to_write_is_waited_for(tmp_path: Path) -> None:
     folder = tmp_path / "base"
     recipe = make_recipe(model=None, init_from=folder, pictures=None)

@@ -13,7 +13,7 @@ from carnac.model.settings import ModelSettings, TowerSettings
 from carnac.recipe.mistakes import did_you_mean
 from carnac.recipe.source import Location
 from carnac.sequence.pixels import image_tokens
-from carnac.sequence.settings import PictureSettings
+from carnac.sequence.settings import PictureSettings, TokenizerSettings
 
 if TYPE_CHECKING:
     from carnac.model.formats import FormatName
@@ -35,6 +35,8 @@ def check(recipe: TrainRecipe) -> list[tuple[Location, str]]:
             start = read_start(recipe.init_from)
         except InputError as error:
             mistakes.append((("init_from",), str(error)))
+        else:
+            mistakes += _check_start(recipe, start)
     model = start.settings if start else recipe.model
     return mistakes if model is None else mistakes + list(_check_stages(recipe, model, start))
 
@@ -77,6 +79,17 @@ def _check_model(recipe: TrainRecipe, model: ModelSettings) -> Found:
     size_px = recipe.pictures.size_px
     for place, sentence in check_model(model, size_px):
         yield ("model", *place), sentence
+
+
+def _check_start(recipe: TrainRecipe, start: Start) -> Found:
+    """Yield what a recipe says beside init_from although the model brings it: it would be passed over."""
+    # A kept recipe spells out every default: those are no contradiction.
+    if recipe.tokenizer != TokenizerSettings():
+        yield ("tokenizer",), f"the model of init_from ({start.folder}) brings its own; leave [tokenizer] out."
+    patch_px = start.pictures.patch_px
+    if "patch_px" in recipe.pictures.model_fields_set and recipe.pictures.patch_px != patch_px:
+        message = f"the tower of init_from ({start.folder}) has patches of {patch_px} px; leave it out."
+        yield ("pictures", "patch_px"), message
 
 
 @dataclass(slots=True)
