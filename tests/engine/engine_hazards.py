@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from carnac.core.errors import RecordError
+from carnac.core.errors import InputError, RecordError
 from carnac.engine.part import LOST, Part
 from carnac.engine.unit import Stage, Unit
 
@@ -106,6 +106,7 @@ HAZARDS: dict[str, Callable[[Path], object]] = {
     "raises": lambda _: int("three"),
     "record_error": lambda _: _raise(RecordError("too_odd", "an odd record")),
     "cannot_decode": lambda _: _raise(OSError("cannot identify image file")),
+    "input_error": lambda _: _raise(InputError("the input is wrong. Mend it.")),
     "unprintable": lambda _: _raise(UnprintableError()),
     "disk_full": lambda _: _raise(OSError(28, "No space left on device", "/somewhere/full")),
     "memory_error": lambda _: bytearray(1 << 60),

@@ -246,6 +246,11 @@ def test_three_culprits_in_one_unit(tmp_path: Path) -> None:
     assert rows(tmp_path / "out", unit) == ["a@1", "a@5"]
 
 
+def test_a_sentence_that_a_unit_fails_with_ends_with_one_full_stop(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"Unit a: the input is wrong\. Mend it\. What is done is kept"):
+        run([hazard_unit(tmp_path / "a", "a", ["sound"], between="input_error")], tmp_path / "out")
+
+
 def test_a_unit_that_dies_between_records_fails_and_the_others_are_done(tmp_path: Path) -> None:
     units = [hazard_unit(tmp_path / name, name, ["sound", "exit"]) for name in ("a", "b", "c")]
     units[1] = hazard_unit(tmp_path / "b", "b", ["sound"], between="abort")

@@ -206,7 +206,7 @@ class _Work:
         rest = f", {left} were not tried" if left else ", the others are done"
         return (
             f"{self._stage.name}: {len(self._failed)} of {num_units} units failed ({names}){rest}. Unit {first.unit}: "
-            f"{first.why}. What is done is kept; the same command tries the failed ones again."
+            f"{first.why.removesuffix('.')}. What is done is kept; the same command tries the failed ones again."
         )
 
 
