@@ -311,3 +311,10 @@ def test_a_conversation_longer_than_a_row_keeps_its_first_exchanges(tmp_path: Pa
     answers = tokenizer.decode([int(label) for label in batch.labels[batch.segment == long] if label >= 0])
     assert answers.count("It is") == text.count("It is")
     assert "What" not in answers
+
+
+def test_conversations_whose_first_answers_fit_no_row_are_a_sentence(tmp_path: Path, done: DoneHere) -> None:
+    shards = write_shards(tmp_path / "shards", [conversation("long", 1)])
+    settings = changed(mix=mix(row_tokens=8))
+    with pytest.raises(InputError, match="no pieces to plan with: no sample holds a label that fits a row of 8 tokens"):
+        make_plan_folder([source(shards, "talk")], tmp_path / "plan", settings, runner()[0])

@@ -132,7 +132,7 @@ def plan_rows(
     """
     tokens, images = _sizes(pieces, mix)
     given = 0
-    for block in _packed_blocks(_sources(pieces, sources), tokens, images, mix):
+    for block in _packed_blocks(_sources(pieces, sources, mix), tokens, images, mix):
         rows = block.rows[: num_rows - given]
         given += len(rows)
         if rows:
@@ -157,16 +157,13 @@ def pieces_of_rows(plan: pa.Table, start: int, stop: int) -> list[list[Piece]]:
     return [[Piece(**piece) for piece in row] for row in plan["pieces"].slice(start, stop - start).to_pylist()]
 
 
-def _sources(pieces: pa.Table, settings: Sequence[SourceSettings]) -> list[SourcePieces]:
+def _sources(pieces: pa.Table, settings: Sequence[SourceSettings], mix: MixSettings) -> list[SourcePieces]:
     """Return what the order needs of each source."""
     numbers, found = codes_of(pieces["source"])
     wanted = [source.name for source in settings]
     missing = [name for name in wanted if name not in found]
     if missing:
-        raise InputError(
-            f"no pieces to plan with in {', '.join(missing)}: no sample holds a label. "
-            "Look at the funnel of the shards."
-        )
+        raise InputError(f"no pieces to plan with in {', '.join(missing)}: {_nothing_fits(mix)}")
     assert found == wanted, f"pieces of {found}, wanted {wanted}"
     assert (np.diff(numbers) >= 0).all(), "the pieces of a source do not stand together"
     ends = np.flatnonzero(np.diff(numbers, append=len(found))) + 1
@@ -197,6 +194,8 @@ def _groups(pieces: pa.Table) -> Indices:
 
 def codes_of(column: pa.ChunkedArray) -> tuple[Indices, list[str]]:
     """Return a column of names as numbers, and the names by number, in the order in which they come first."""
+    if not len(column):
+        return np.empty(0, dtype=np.int64), []
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     chunks = encoded.unify_dictionaries().chunks
     return np.concatenate([chunk.indices.to_numpy() for chunk in chunks]), chunks[0].dictionary.to_pylist()
@@ -255,9 +254,16 @@ def _plain(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
 
 
+def _nothing_fits(mix: MixSettings) -> str:
+    return (
+        f"no sample holds a label that fits a row of {mix.row_tokens} tokens and {mix.row_images} images. Look at the "
+        "funnel of the shards; of conversations, whose first answer must fit, raise row_tokens or row_images."
+    )
+
+
 def _sizes(pieces: pa.Table, mix: MixSettings) -> tuple[Indices, Indices]:
     if not pieces.num_rows:
-        raise InputError("no pieces to plan with: no sample holds a label. Look at the funnel of the shards.")
+        raise InputError(f"no pieces to plan with: {_nothing_fits(mix)}")
     tokens = pieces["stop"].to_numpy() - pieces["start"].to_numpy()
     images = pieces["images"].to_numpy().astype(np.int64)
     if tokens.max() > mix.row_tokens or images.max() > mix.row_images:
