@@ -149,6 +149,21 @@ def test_lists_of_questions_are_grouped_by_picture(
     assert written(tmp_path)[1].counts["answers"] == 5
 
 
+def test_a_bad_question_costs_itself_and_what_is_lost_is_counted_on_one_side(tmp_path: Path, done: DoneHere) -> None:
+    questions = [["what?", "a mill", 0], ["", "yes", 0], ["what?", " ", 0], ["why?", "who knows", "../0"]]
+    train = easy(tmp_path / "train", questions, 1)
+    settings = QuestionListSettings(picture_name="{id}.png")
+    run(recipe(tmp_path, format="questions", train=(train,), questions=settings), runner()[0])
+    (rows, one), (more, two) = written(tmp_path), written(tmp_path, "heldout")
+    assert [[text for text in row["texts"] if text] for row in (*rows, *more)] == [["what?", "a mill"]]
+    assert lost(one) == {
+        "questions.json@1": "empty_turn",
+        "questions.json@2": "empty_turn",
+        "questions.json:../0": "path_leaves_folder",
+    }
+    assert lost(two) == {}
+
+
 BAD: dict[str, Any] = {
     "bad_json": '{"messages": [',
     "bad_record": {"conversation": []},

@@ -148,7 +148,17 @@ def test_entries_of_a_list_are_question_answer_and_picture() -> None:
     assert question_of(["what?", "this", 7]) == ("what?", "this", "7")
     assert question_of(["what?", "this", "a"]) == ("what?", "this", "a")
     bad: Any
-    for bad in (None, {}, [], ["what?", "this"], ["what?", 1, 7], ["what?", "this", True], ["what?", "this", 1.5]):
+    for bad in (
+        None,
+        {},
+        [],
+        ["what?", "this"],
+        ["what?", 1, 7],
+        ["what?", "this", True],
+        ["what?", "this", 1.5],
+        ["", "this", 7],
+        ["what?", " ", 7],
+    ):
         with pytest.raises(RecordError, match="wanted"):
             question_of(bad)
 

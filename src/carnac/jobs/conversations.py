@@ -187,8 +187,8 @@ def _rows_about_pictures(task: ConversationsTask, part: Part, stream: IO[bytes])
             part.quarantine(f"{task.file.name}@{number}", found.reason, found.detail)
 
     def made(picture: str) -> list[dict[str, Any]]:
-        conversations = list(picture_conversations(picture, asked[picture], task.rows.questions))
         try:
+            conversations = list(picture_conversations(picture, asked[picture], task.rows.questions))
             if not maker.is_mine(conversations[0]):
                 return []
         except RecordError:

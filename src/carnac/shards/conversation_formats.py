@@ -56,9 +56,14 @@ def llava_conversation(record: Any) -> Conversation:
 
 
 def question_of(record: Any) -> tuple[str, str, str]:
-    """Return (question, answer, what the picture is called) of an entry of a list. Raises RecordError `bad_record`."""
+    """Return (question, answer, what the picture is called) of an entry of a list.
+
+    Raises RecordError `bad_record`, and `empty_turn` here already: else it would cost all questions about its picture.
+    """
     match record:
         case [str() as question, str() as answer, str() | int() as picture] if not isinstance(picture, bool):
+            if not question.strip() or not answer.strip():
+                raise RecordError("empty_turn", f"{json.dumps(record)[:200]}; wanted words as question and answer")
             return question, answer, str(picture)
     raise RecordError("bad_record", f"{json.dumps(record)[:200]}; wanted [question, answer, picture]")
 
