@@ -189,10 +189,14 @@ def test_a_limit_asks_about_the_first_conversations(model: Path, tmp_path: Path,
 
 def test_wrong_folders_and_documents_are_sentences(model: Path, tmp_path: Path, done: DoneHere) -> None:
     shards = write_shards(tmp_path / "heldout", [document(1)])
-    with pytest.raises(InputError, match=r"answers: no question was asked. Wanted shards of conversations"):
+    with pytest.raises(InputError, match=r"shards: .*heldout holds documents.* Wanted conversations"):
         run(recipe(model, shards), runner()[0])
     with pytest.raises(InputError, match="holds stage 'shards'; wanted the finished folder of stage 'model'"):
         run(recipe(shards, shards), runner()[0])
+    talks, done.units[:] = write_shards(tmp_path / "talks", TALKS), []
+    with pytest.raises(InputError, match=r"training: .*heldout holds documents.* Wanted conversations"):
+        run(recipe(model, talks, training=shards), runner()[0])
+    assert done.units == []  # nothing is asked in vain
 
 
 def test_a_dry_run_says_and_writes_nothing(model: Path, tmp_path: Path, done: DoneHere) -> None:

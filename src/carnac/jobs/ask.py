@@ -81,6 +81,12 @@ def run(recipe: AskRecipe, runner: Runner) -> None:
     """Write a row per question, `questions.json` and `confusion.png`."""
     model, shards = read_manifest(recipe.model, "model"), read_manifest(recipe.shards, "shards")
     training = None if recipe.training is None else read_manifest(recipe.training, "shards")
+    for key, given in {"shards": shards, "training": training}.items():
+        if given is not None and _holds_documents(given):
+            raise InputError(
+                f"{key}: {given.folder} holds documents: its first sample has no roles. Wanted conversations, which "
+                "the job conversations writes."
+            )
     asked = recipe.questions
     settings = {"max_new_tokens": asked.max_new_tokens, "seed": asked.seed}
     # Each worker computes with its share of the cores: two processes of two threads on two cores crawl.
@@ -195,6 +201,13 @@ def _slices(shards: Manifest, limit: int | None) -> Iterator[tuple[PartEntry, in
         for first in range(0, rows, CONVERSATIONS_PER_UNIT):
             yield entry, first, min(rows, first + CONVERSATIONS_PER_UNIT)
         left -= rows
+
+
+def _holds_documents(shards: Manifest) -> bool:
+    """Say whether the first sample is a document: all samples of a folder are of one kind."""
+    rows = (row for entry in shards.parts if entry.rows for row in read_rows(entry.path, ["roles"]))
+    first = next(rows, None)
+    return first is not None and not any(first["roles"] or ())
 
 
 def _pool(shards: Manifest) -> Pool:
