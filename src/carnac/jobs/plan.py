@@ -39,9 +39,6 @@ VOCABULARY = pa.schema([("id", pa.int32()), ("token", pa.string()), ("merge", pa
 
 ROWS_PER_GROUP = 4096  # read at once by whoever makes batches: some 10 ms
 
-# What rows do not depend on: which of them make a batch, who reads them.
-NOT_PACKING = {"rows_per_batch", "ramp", "workers", "cache_mb", "max_bad_samples"}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSource:
@@ -152,7 +149,7 @@ def make_plan_folder(
 
     mixture = tuple(source.settings for source in sources)
     packing = {
-        "mix": settings.mix.model_dump(mode="json", exclude=NOT_PACKING),
+        "mix": settings.mix.affecting_rows(),
         "sources": [source.model_dump(mode="json", include={"name", "weight", "max_epochs"}) for source in mixture],
         "num_rows": settings.num_rows,
         # Of which rows there are facts.

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from carnac.model.autoregressive import AutoregressiveModel
     from carnac.train.checkpoint import Parts
 
-# Settings of batches that change none: how they are made ahead of the step, and when bad ones stop the run.
-UNSEEN = ("workers", "cache_mb", "max_bad_samples")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
@@ -54,7 +51,7 @@ class Given:
             "trained": list(stage.trained),
             "adapters": None if stage.adapters is None else stage.adapters.model_dump(mode="json"),
             "merge_adapters": stage.merge,
-            "mix": stage.mix.model_dump(mode="json", exclude=set(UNSEEN)),
+            "mix": stage.mix.affecting_batches(),
             "first_row": stage.first_row,
             "training": stage.training.model_dump(mode="json", exclude=unseen),
             "inputs": self.inputs.model_dump(mode="json"),

@@ -189,11 +189,6 @@ def stages_of(recipe: TrainRecipe, pictures: PictureSettings, model: ModelSettin
     return found
 
 
-def rows_settings(mix: MixSettings) -> dict[str, object]:
-    """Return the settings of a mixture that say what is in which row: the others say how rows become batches."""
-    return mix.model_dump(mode="json", exclude={"rows_per_batch", "ramp", "workers", "cache_mb", "max_bad_samples"})
-
-
 def _settled(stage: TrainStage, recipe: TrainRecipe) -> TrainStage:
     steps = min(stage.training.steps, recipe.limit or stage.training.steps)
     training = stage.training.model_copy(update={"steps": steps})
@@ -234,6 +229,6 @@ def _continued(stage: TrainStage, before: TrainStage) -> TrainStage:
     same = (
         stage.pictures == before.pictures
         and stage.sources == before.sources
-        and rows_settings(stage.mix) == rows_settings(before.mix)
+        and stage.mix.affecting_rows() == before.mix.affecting_rows()
     )
     return dataclasses.replace(stage, first_row=before.first_row + before.mix.num_rows(before.steps) if same else 0)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from carnac.recipe.settings import Settings, ShardsFolder
 
 Windows = Literal["all", "images"]
+
+# Settings of a mixture that change no batch: who makes it, what is kept in memory, when bad samples stop the run.
+OF_NO_BATCH = {"workers", "cache_mb", "max_bad_samples"}
+# Those that change no row of a plan: also which rows make a batch.
+OF_NO_ROW = {*OF_NO_BATCH, "rows_per_batch", "ramp"}
 
 
 class SourceSettings(Settings):
@@ -77,6 +82,14 @@ class MixSettings(Settings):
         description="pieces with a picture that does not decode (it becomes grey, their labels are masked): more of "
         "them in a run stop it",
     )
+
+    def affecting_rows(self) -> dict[str, Any]:
+        """Return the settings that say what is in which row, as JSON."""
+        return self.model_dump(mode="json", exclude=OF_NO_ROW)
+
+    def affecting_batches(self) -> dict[str, Any]:
+        """Return the settings that say what is in which batch, as JSON."""
+        return self.model_dump(mode="json", exclude=OF_NO_BATCH)
 
     def rows_of(self, step: int) -> tuple[int, int]:
         """Return [first, stop) of the rows of global batch `step` among those of a plan."""
