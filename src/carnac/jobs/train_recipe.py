@@ -115,14 +115,13 @@ class TrainRecipe(Recipe):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainStage:
-    """A stage with all that it takes over from the one before.
+    """A stage with all that it takes over from the one before; `name` is empty where there are no [[stage]] tables.
 
-    `adapters` are new ones. `first_row` is the row of the plan
-    where its batches begin: a stage whose rows are those of the one before goes on where that one ended.
+    `adapters` are new ones. `first_row` is the row of the plan where its batches begin: a stage whose rows are those of
+    the one before goes on where that one ended.
     """
 
     name: str
-    steps: int
     trained: tuple[Part, ...]
     adapters: AdapterSettings | None
     merge: bool
@@ -163,7 +162,6 @@ def stages_of(recipe: TrainRecipe, pictures: PictureSettings, model: ModelSettin
     """
     stage = TrainStage(
         name="",
-        steps=0,
         trained=model.trained,
         adapters=None,
         merge=False,
@@ -191,8 +189,7 @@ def stages_of(recipe: TrainRecipe, pictures: PictureSettings, model: ModelSettin
 
 def _settled(stage: TrainStage, recipe: TrainRecipe) -> TrainStage:
     steps = min(stage.training.steps, recipe.limit or stage.training.steps)
-    training = stage.training.model_copy(update={"steps": steps})
-    return dataclasses.replace(stage, steps=steps, training=training)
+    return dataclasses.replace(stage, training=stage.training.model_copy(update={"steps": steps}))
 
 
 def _changed(before: TrainStage, told: StageSettings, recipe: TrainRecipe, *, last: bool) -> TrainStage:
@@ -200,7 +197,7 @@ def _changed(before: TrainStage, told: StageSettings, recipe: TrainRecipe, *, la
     sizes = {name: getattr(told, name) for name in ("size_px", "max_tiles") if getattr(told, name) is not None}
     names = ("row_tokens", "row_images", "rows_per_batch")
     mix: dict[str, object] = {name: getattr(told, name) for name in names if getattr(told, name) is not None}
-    if before.steps:
+    if before.name:
         mix["ramp"] = ()  # a ramp-up is the beginning of the whole training
     training = {name: getattr(told, name) for name in ("optimizer", "schedule") if getattr(told, name) is not None}
     training["steps"] = told.steps or recipe.training.steps
@@ -231,4 +228,5 @@ def _continued(stage: TrainStage, before: TrainStage) -> TrainStage:
         and stage.sources == before.sources
         and stage.mix.affecting_rows() == before.mix.affecting_rows()
     )
-    return dataclasses.replace(stage, first_row=before.first_row + before.mix.num_rows(before.steps) if same else 0)
+    behind = before.first_row + before.mix.num_rows(before.training.steps)
+    return dataclasses.replace(stage, first_row=behind if same else 0)
