@@ -136,10 +136,10 @@ def make_plan_folder(
     names = {source.settings.name: str(source.manifest.folder) for source in sources}
     manifests = []
     if tokenizer_file is None:
-        unit, tokenizer_settings = _tokenizer_unit(sources, folder / "tokenizer", settings)
-        trained = runner.do(TOKENIZER, [unit], folder / "tokenizer")
-        manifests.append(manifest_of(TOKENIZER, folder / "tokenizer", trained, tokenizer_settings, names))
-        tokenizer_file = folder / "tokenizer" / f"{unit.stem}.json"
+        tokenizer_file, made = make_tokenizer(
+            sources, folder / "tokenizer", settings.tokenizer, settings.pictures, runner
+        )
+        manifests.append(made)
     words = _digest_of_file(tokenizer_file)
 
     units = _pieces_units(sources, tokenizer_file, words, settings)
@@ -172,6 +172,32 @@ def make_plan_folder(
         facts=facts_of(rows[0].counts, mixture, settings.mix, settings.first_row),
         manifests=(*manifests, pieces, manifest),
     )
+
+
+def make_tokenizer(
+    sources: Sequence[PlanSource],
+    folder: Path,
+    settings: TokenizerSettings,
+    pictures: PictureSettings,
+    runner: Runner,
+) -> tuple[Path, Manifest]:
+    """Write the tokenizer of all sources' texts, or another model's, into `folder`.
+
+    Return its file, and the manifest that lists it once it is written. What a tokenizer does not depend on is not in
+    its key: the texts and sizes of one that is given, pictures without marks.
+    """
+    given, marks = settings.folder, mark_names(pictures)
+    affecting: dict[str, Any] = {"marks": list(marks)} if marks else {}
+    if given is None:
+        affecting |= settings.model_dump(mode="json", exclude={"folder"})
+    texts = [source.manifest.digest for source in sources]
+    inputs = texts if given is None else outside_digests(tokenizer_files(given))
+    shards = tuple(entry.path for source in sources for entry in source.manifest.parts)
+    task = TokenizerTask(shards=shards, folder=folder, settings=settings, pictures=pictures)
+    unit = TOKENIZER.unit("tokenizer", task, settings=affecting, inputs=inputs)
+    names = {source.settings.name: str(source.manifest.folder) for source in sources}
+    entries = runner.do(TOKENIZER, [unit], folder)
+    return folder / f"{unit.stem}.json", manifest_of(TOKENIZER, folder, entries, affecting, names)
 
 
 def _pieces_units(
@@ -223,28 +249,6 @@ def _placing(pictures: PictureSettings) -> dict[str, Any]:
     first = {"size_px", "patch_px", "mean", "std"}
     later = pictures.model_dump(mode="json", exclude={*first, "resample", "normalisation"}, exclude_defaults=True)
     return {**pictures.model_dump(mode="json", include=first), **later}
-
-
-def _tokenizer_unit(sources: Sequence[PlanSource], folder: Path, settings: PlanSettings) -> tuple[Unit, dict[str, Any]]:
-    """Return the unit that makes the tokenizer, with its settings.
-
-    What a tokenizer does not depend on is not in its key: the texts and sizes of one that is given, pictures without
-    marks.
-    """
-    given = settings.tokenizer.folder
-    marks = mark_names(settings.pictures)
-    affecting = {"marks": list(marks)} if marks else {}
-    if given is None:
-        affecting |= settings.tokenizer.model_dump(mode="json", exclude={"folder"})
-    texts = [source.manifest.digest for source in sources]
-    inputs = texts if given is None else outside_digests(tokenizer_files(given))
-    task = TokenizerTask(
-        shards=tuple(entry.path for source in sources for entry in source.manifest.parts),
-        folder=folder,
-        settings=settings.tokenizer,
-        pictures=settings.pictures,
-    )
-    return TOKENIZER.unit("tokenizer", task, settings=affecting, inputs=inputs), affecting
 
 
 def _digest_of_file(file: Path) -> str:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carnac.core.errors import InputError
-from carnac.engine.manifest import Manifest, PartEntry, collect_parts, read_manifest
+from carnac.engine.manifest import Manifest, PartEntry, collect_parts, read_manifest, write_manifest
 from carnac.engine.run import Runner
 from carnac.engine.unit import outside_digests
 from carnac.jobs.models import backbone_files, fitted_pictures
-from carnac.jobs.plan import TOKENIZER, Plan, PlanSettings, PlanSource, TokenizerTask, make_plan_folder
+from carnac.jobs.plan import Plan, PlanSettings, PlanSource, make_plan_folder, make_tokenizer
 from carnac.jobs.recipes import keep_recipe
 from carnac.jobs.train_check import check
 from carnac.jobs.train_model import Given
@@ -21,7 +21,6 @@ from carnac.jobs.train_run import MODEL, STAGE, Training, holds_model
 from carnac.jobs.train_start import Start, read_start
 from carnac.model.settings import ModelSettings
 from carnac.sequence.marks import mark_names
-from carnac.sequence.pretrained_tokenizer import tokenizer_files
 from carnac.sequence.settings import PictureSettings, TokenizerSettings
 from carnac.sequence.tokenizer import load_tokenizer
 
@@ -105,19 +104,12 @@ def _tokenizer(
         return start.tokenizer_file
     if start is None and not recipe.stages:
         return None
-    settings, folder = recipe.tokenizer, recipe.plan / "tokenizer"
-    if start is not None:
-        settings = TokenizerSettings(folder=start.folder)
-    shards = tuple(entry.path for manifest in manifests.values() for entry in manifest.parts)
-    task = TokenizerTask(shards=shards, folder=folder, settings=settings, pictures=most)
-    affecting = {**settings.model_dump(mode="json", exclude={"folder"}), "marks": list(marks)}
-    texts = [manifest.digest for manifest in manifests.values()]
-    inputs = texts if settings.folder is None else outside_digests(tokenizer_files(settings.folder))
-    unit = TOKENIZER.unit("tokenizer", task, settings=affecting, inputs=inputs)
-    entries = runner.do(TOKENIZER, [unit], folder)
-    names = {name: str(manifest.folder) for name, manifest in manifests.items()}
-    runner.publish(TOKENIZER, folder, entries, affecting, names)
-    return folder / f"{unit.stem}.json"
+    settings = recipe.tokenizer if start is None else TokenizerSettings(folder=start.folder)
+    sources = [PlanSource(settings=source, manifest=manifests[source.name]) for source in recipe.mixed]
+    file, manifest = make_tokenizer(sources, recipe.plan / "tokenizer", settings, most, runner)
+    if not runner.changes_nothing:
+        write_manifest(manifest)
+    return file
 
 
 def _plan(
