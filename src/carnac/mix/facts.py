@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from carnac.mix.pack import EACH, MANY, POOR, POOR_ROWS
+from carnac.mix.pack import may_need_patterns
 from carnac.mix.patterns import MAX_WORK, best_patterns
 from carnac.mix.plan import PlannedRows, codes_of
 from carnac.mix.settings import MixSettings, SourceSettings
@@ -139,14 +139,13 @@ class PlanCount:
     def _fewest_rows(self, rows: int) -> int:
         """Return a number of rows below which no placing of these pieces gets."""
         tokens, images = self._histograms["tokens"], self._histograms["images"]
-        budget, sizes = self._mix.row_tokens, np.flatnonzero(tokens)
-        number = int(tokens.sum())
+        budget, number = self._mix.row_tokens, int(tokens.sum())
         if not number:
             return 0
         total = int(tokens @ np.arange(len(tokens)))
         fewest = max(-(-total // budget), -(-int(images @ np.arange(len(images))) // max(1, self._mix.row_images)))
-        is_poor = rows >= POOR_ROWS and fewest < POOR * rows
-        if is_poor and MANY * total > budget * number and len(sizes) * EACH <= number:
+        if may_need_patterns(tokens, fewest, rows, budget):
+            sizes = np.flatnonzero(tokens)
             bound = best_patterns(sizes, tokens[sizes], budget, MAX_WORK // 4).bound * number
             fewest = max(fewest, math.ceil(bound - 1e-6))
         return fewest

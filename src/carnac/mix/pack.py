@@ -49,7 +49,7 @@ class Packer:
         """
         rows = pack(tokens, images, self._row_tokens, self._row_images)
         least = max(tokens.sum() / self._row_tokens, images.sum() / max(1, self._row_images))
-        if _may_be_better(tokens, least, len(rows), self._row_tokens):
+        if may_need_patterns(np.bincount(tokens), least, len(rows), self._row_tokens):
             other = self._by_patterns(tokens, images)
             return min(rows, other, key=len)
         return rows
@@ -68,10 +68,14 @@ class Packer:
         return rows + [[left[piece] for piece in row] for row in rest]
 
 
-def _may_be_better(tokens: Counts, least: float, num_rows: int, row_tokens: int) -> bool:
-    """Say whether patterns are worth looking for where `num_rows` rows are used and the budgets need `least`."""
+def may_need_patterns(pieces: Counts, least: float, num_rows: int, row_tokens: int) -> bool:
+    """Say whether patterns are worth looking for where `num_rows` rows are used and the budgets need `least`.
+
+    `pieces[n]` is the number of pieces of n positions.
+    """
+    number, total = int(pieces.sum()), int(pieces @ np.arange(len(pieces)))
     is_poor = num_rows >= POOR_ROWS and least < POOR * num_rows
-    return is_poor and tokens.mean() * MANY > row_tokens and len(np.unique(tokens)) * EACH <= len(tokens)
+    return is_poor and total * MANY > row_tokens * number and int(np.count_nonzero(pieces)) * EACH <= number
 
 
 def pack(tokens: Counts, images: Counts, row_tokens: int, row_images: int) -> list[list[int]]:
