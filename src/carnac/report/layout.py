@@ -6,6 +6,7 @@ import io
 import shlex
 import textwrap
 import time
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -23,6 +24,16 @@ def rendered(table: Table) -> str:
     out = console.file
     assert isinstance(out, io.StringIO)
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+
+
+def figures_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as lines: names in its first column, figures in the others."""
+    table = Table(*head[:1], box=None, pad_edge=False)
+    for name in head[1:]:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return rendered(table)
 
 
 def flat(text: str, length: int = 240) -> str:

@@ -25,9 +25,14 @@ def thumbnail(payload: bytes, side_px: int) -> str | None:
         return None
     out = io.BytesIO()
     flat.save(out, "WEBP", quality=80)
-    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
+    return data_uri(out.getvalue(), "webp")
 
 
 def drawing(svg: bytes) -> str:
     """Return a data URI of an SVG of our own. As a picture it can run nothing and load nothing."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+    return data_uri(svg, "svg+xml")
+
+
+def data_uri(payload: bytes, kind: str) -> str:
+    """Return an encoded picture of a kind (`png`) as a URI that holds it."""
+    return f"data:image/{kind};base64,{base64.b64encode(payload).decode()}"

@@ -5,22 +5,19 @@ Flow in: `questions.json`, `confusion.png` and the answers of a folder. Flow out
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
-
-from rich.table import Table
 
 from carnac.core.errors import InputError
 from carnac.core.places import Place, read_bytes
 from carnac.engine.manifest import Manifest
 from carnac.engine.tables import read_rows
-from carnac.report.layout import flat, rendered
-from carnac.report.pictures import thumbnail
+from carnac.evaluate.questions import plain
+from carnac.report.layout import figures_table, flat
+from carnac.report.pictures import data_uri, thumbnail
 from carnac.report.story import Story
 
-KEYS = ("rule", "table", "verdict")
 CONFUSION = "confusion.png"
 # The columns of the table, and what each is called.
 WAYS = {"right": "its pictures", "shuffled": "others' pictures", "none": "grey", "without_looking": "without looking"}
@@ -38,13 +35,7 @@ def _lines(name: str, found: Mapping[str, Any], number: int, brief: bool) -> Ite
     yield f"questions{f' ({name})' if number > 1 else ''}: {found['verdict']}"
     if brief:
         return
-    table = Table("kind", box=None, pad_edge=False)
-    head, rows = accuracies(found)
-    for column in head[1:]:
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    yield rendered(table)
+    yield figures_table(*accuracies(found))
     yield found["rule"]
 
 
@@ -79,14 +70,14 @@ def confusion(folder: Place) -> str | None:
         payload = read_bytes(folder / CONFUSION)
     except OSError:
         return None
-    return f"data:image/png;base64,{base64.b64encode(payload).decode()}"
+    return data_uri(payload, "png")
 
 
 def some_answers(story: Story, count: int) -> list[dict[str, Any]]:
     """Return some questions with what was answered, wrong answers first, with a picture where the shards are near."""
     found = [row for manifest in story.find("questions")[:1] for row in islice(_rows(manifest), MAX_LOOKED)]
-    wrong = [row for row in found if _plain(row["right"]) != _plain(row["reference"])]
-    right = [row for row in found if _plain(row["right"]) == _plain(row["reference"])]
+    wrong = [row for row in found if not _is_right(row)]
+    right = [row for row in found if _is_right(row)]
     num_wrong = max(min(len(wrong), count // 2), count - len(right))
     chosen = [*_spread(wrong, num_wrong), *_spread(right, count - num_wrong)]
     pictures = _pictures(story, {row["id"] for row in chosen})
@@ -94,7 +85,7 @@ def some_answers(story: Story, count: int) -> list[dict[str, Any]]:
         {
             "question": row["question"],
             "reference": row["reference"],
-            "is_right": row in right,
+            "is_right": _is_right(row),
             "answers": [(WAYS[way], row[way]) for way in WAYS if row.get(way) is not None],
             "pictures": pictures.get(row["id"], []),
         }
@@ -111,8 +102,8 @@ def answers_text(story: Story, count: int) -> str:
     )
 
 
-def _plain(text: str | None) -> str:
-    return (text or "").strip().lower()
+def _is_right(row: Mapping[str, Any]) -> bool:
+    return plain(row["right"] or "") == plain(row["reference"] or "")
 
 
 def _spread(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:

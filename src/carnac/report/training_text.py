@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from textwrap import indent
 
-from rich.table import Table
-
-from carnac.report.layout import rendered
+from carnac.report.layout import figures_table
 from carnac.report.story import Story
 from carnac.report.training import Training
-from carnac.report.training_facts import Figures, facts, heading
+from carnac.report.training_facts import facts, heading
 
 MAX_RUNS = 3  # told whole; of more, such as a search over rates, each has a line
 
@@ -35,13 +33,4 @@ def _lines(story: Story, run: Training) -> Iterator[str]:
     yield from (f"  {name}: {what}" for name, what in told.lines)
     for figures in told.tables:
         yield ""
-        yield _table(figures)
-
-
-def _table(figures: Figures) -> str:
-    table = Table(*figures.head[:1], box=None, pad_edge=False)
-    for name in figures.head[1:]:
-        table.add_column(name, justify="right")
-    for row in figures.rows:
-        table.add_row(*row)
-    return f"{figures.title}\n{indent(rendered(table), '  ')}"
+        yield f"{figures.title}\n{indent(figures_table(figures.head, figures.rows), '  ')}"
