@@ -104,7 +104,7 @@ def test_a_finished_run_neither_goes_on_nor_has_steps_to_make(run: Path) -> None
 def test_the_plan_is_told_source_by_source(run: Path) -> None:
     text = describe(run)
     assert line(text, "plan") == (
-        "4 rows of 1.5 pieces, fill 0.781 (whole pieces allow 0.781 at most), 46.9 % of the positions carry loss, "
+        "4 rows of 1.5 pieces, fill 0.781 (whole pieces allow 0.781 at most), 46.9% of the positions carry loss, "
         "5 images"
     )
     tables = text.split("\nplan\n")[1].split("\n\n")[0].splitlines()

@@ -65,14 +65,18 @@ class PlanFacts:
     label_share: float
     sources: tuple[SourceFacts, ...]
 
+    @property
+    def rows_text(self) -> str:
+        """What the rows hold, in words."""
+        return (
+            f"{self.rows:,} rows of {self.pieces / max(1, self.rows):.1f} pieces, fill {self.fill:.3f} (whole pieces "
+            f"allow {self.fill_bound:.3f} at most), {self.label_share:.1%} of the positions carry loss, "
+            f"{self.images:,} images"
+        )
+
     def lines(self) -> list[str]:
         """Return what a run prints of its plan."""
-        first = (
-            f"plan: {self.steps:,} steps, {self.rows:,} rows of {self.pieces / max(1, self.rows):.1f} pieces, "
-            f"fill {self.fill:.3f} (whole pieces allow {self.fill_bound:.3f} at most), {self.label_share:.1%} of the "
-            f"positions carry loss, {self.images:,} images"
-        )
-        return [first, *map(_line, self.sources)]
+        return [f"plan: {self.steps:,} steps, {self.rows_text}", *map(_line, self.sources)]
 
 
 def _line(source: SourceFacts) -> str:

@@ -63,13 +63,9 @@ def plan_text(plan: Manifest, stage: TrainingStage) -> PlanText:
     if facts is None:
         fill = plan.counts.get("fill_per_mille")
         return PlanText(line=f"{plan.rows:,} rows" + ("" if fill is None else f", fill {fill / 1000:.3f}"))
-    line = (
-        f"{facts.rows:,} rows of {facts.pieces / max(1, facts.rows):.1f} pieces, fill {facts.fill:.3f} (whole pieces "
-        f"allow {facts.fill_bound:.3f} at most), {percent(facts.label_share)} of the positions carry loss, "
-        f"{facts.images:,} images"
-    )
     head = ("source", "text tokens", "positions", "images", "pieces", "epochs", "runs out")
-    return PlanText(line=line, head=head, rows=tuple(_row(source, batches is not None) for source in facts.sources))
+    rows = tuple(_row(source, batches is not None) for source in facts.sources)
+    return PlanText(line=facts.rows_text, head=head, rows=rows)
 
 
 def _row(source: SourceFacts, are_steps_known: bool) -> tuple[str, ...]:
