@@ -26,7 +26,6 @@ from carnac.train.checkpoint import (
     optimizer_tensors,
     read_state,
     restore_optimizer,
-    step_of,
     sweep,
     write_checkpoint,
     write_state,
@@ -35,6 +34,7 @@ from carnac.train.loop import take_step
 from carnac.train.metrics import read_metrics
 from carnac.train.optimizer import rates_at
 from carnac.train.resume import Resumed, resume
+from carnac.train.run_folder import step_of
 
 
 def go_on(path: Path, parts: Parts, state: Callable[[int], RunState] = state_at) -> Resumed:

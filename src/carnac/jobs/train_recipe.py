@@ -16,10 +16,10 @@ from carnac.model.check import image_tokens_of
 from carnac.model.settings import AdapterSettings, ModelSettings, Part
 from carnac.recipe.settings import Reads, Recipe, Settings, Writes
 from carnac.sequence.settings import PictureSettings, TokenizerSettings
+from carnac.train.run_folder import BEFORE
 from carnac.train.settings import OptimizerSettings, ScheduleSettings, TrainSettings
 
 ONLY_SOURCE = "shards"  # what metrics call the source of a recipe that names one folder
-BEFORE = "before"  # where in the output the models of all stages but the last lie
 
 
 class StageSettings(Settings):

@@ -31,6 +31,7 @@ from carnac.mix.rows import PlanRows
 from carnac.sequence.tokenizer import FILE_NAME as TOKENIZER_FILE
 from carnac.sequence.tokenizer import load_tokenizer
 from carnac.train.metrics import MetricsFile, read_metrics, truncate_metrics
+from carnac.train.run_folder import CHECKPOINTS, METRICS_FILE
 from carnac.train.stop import Requests
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ class Training:
         self._settings, self._output = given.stage.training, given.stage.output
         self._tokenizer = load_tokenizer(given.plan.tokenizer_file)
         self._plan_rows = PlanRows(given.plan.rows.path)
-        self._checkpoints = self._output / "checkpoints"
-        self._metrics = self._output / "metrics.jsonl"
+        self._checkpoints = self._output / CHECKPOINTS
+        self._metrics = self._output / METRICS_FILE
 
     def run(self) -> None:
         """Train to the end and commit the model. Raises OutputError where the disk refuses something of it."""

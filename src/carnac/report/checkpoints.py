@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FOLDER = "checkpoints"
-_NAME = re.compile(r"step-(\d{8,})")
+from carnac.train.run_folder import CHECKPOINT_NAME, CHECKPOINTS, STATE_FILE, step_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +28,10 @@ class Checkpoint:
 def checkpoints_in(run: Path) -> tuple[Checkpoint, ...]:
     """Return the checkpoints of a run, oldest first."""
     try:
-        named = [(match, path) for path in (run / FOLDER).iterdir() if (match := _NAME.fullmatch(path.name))]
+        named = [path for path in (run / CHECKPOINTS).iterdir() if CHECKPOINT_NAME.fullmatch(path.name)]
     except OSError:
         return ()
-    found = (_checkpoint(int(match[1]), path) for match, path in sorted(named, key=lambda each: int(each[0][1])))
+    found = (_checkpoint(step_of(path), path) for path in sorted(named, key=step_of))
     return tuple(checkpoint for checkpoint in found if checkpoint is not None)
 
 
@@ -41,7 +39,7 @@ def _checkpoint(step: int, path: Path) -> Checkpoint | None:
     """Return a checkpoint; None where the run that works has just removed it."""
     try:
         sizes = {file.name: file.stat().st_size for file in path.iterdir()}
-        state = _state(path / "state.json") if "state.json" in sizes else {}
+        state = _state(path / STATE_FILE) if STATE_FILE in sizes else {}
     except OSError:
         return None
     return Checkpoint(
@@ -59,7 +57,7 @@ def _state(path: Path) -> dict[str, Any] | None:
 
 def _problem(sizes: Mapping[str, int], state: Mapping[str, Any] | None) -> str:
     if state is None:
-        return "state.json is damaged"
+        return f"{STATE_FILE} is damaged"
     digests = state.get("digests")
-    wanted = ["state.json", *(digests if isinstance(digests, dict) else ())]
+    wanted = [STATE_FILE, *(digests if isinstance(digests, dict) else ())]
     return next((f"{name} is missing" for name in wanted if name not in sizes), "")

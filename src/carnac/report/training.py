@@ -20,11 +20,10 @@ from carnac.core.places import Place, is_local
 from carnac.report.checkpoints import Checkpoint, checkpoints_in
 from carnac.report.folders import StageFolder, Status
 from carnac.report.lost import RECIPE
+from carnac.train.run_folder import BEFORE, CHECKPOINT_NAME, CHECKPOINTS, METRICS_FILE
 from carnac.train.series import Series, read_series
 
-METRICS = "metrics.jsonl"
-BEFORE = "before"  # in this folder of a run's lie the models of all its stages but the last
-_SAVED = re.compile(r"(?:(.*)/)?checkpoints/step-\d{8,}")
+_SAVED = re.compile(rf"(?:(.*)/)?{CHECKPOINTS}/{CHECKPOINT_NAME.pattern}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +132,7 @@ def find_trainings(root: Place, names: Sequence[str], folders: Sequence[StageFol
             TrainingStage(
                 name=named[-1] if part == run and named else part.rpartition("/")[2],
                 folder=part,
-                series=read_series(root / part / METRICS),
+                series=read_series(root / part / METRICS_FILE),
                 checkpoints=checkpoints_in(root / part),
                 found=found.get(part),
             )
@@ -148,7 +147,7 @@ def _runs_of(names: Sequence[str]) -> Iterator[str]:
     """Yield the folders in which something was trained: a step was made there, or a checkpoint written."""
     for name in names:
         folder, _, file = name.rpartition("/")
-        if file == METRICS:
+        if file == METRICS_FILE:
             yield folder or "."
         elif match := _SAVED.fullmatch(folder):
             yield match[1] or "."
@@ -188,7 +187,7 @@ def _order(root: Path, folder: str, named: Sequence[str]) -> tuple[int, float, s
     """Return where a stage stands: as the recipe says, else by when it last made a step, one after the other."""
     name = folder.rpartition("/")[2]
     try:
-        moment = (root / folder / METRICS).stat().st_mtime
+        moment = (root / folder / METRICS_FILE).stat().st_mtime
     except OSError:
         moment = float("inf")
     return named.index(name) if name in named else len(named), moment, name

@@ -15,7 +15,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -28,12 +27,11 @@ from torch import nn
 from carnac.core.batch import Piece
 from carnac.core.errors import InputError
 from carnac.train.optimizer import rates_now
+from carnac.train.run_folder import CHECKPOINT_NAME, STATE_FILE, checkpoint_name, step_of
 
 FORMAT = "carnac-checkpoint-2"
-STATE_FILE = "state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-_NAME = re.compile(r"step-\d{8,}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,21 +74,11 @@ def digest_pieces(pieces: Iterable[Piece]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def checkpoint_name(next_step: int) -> str:
-    """Return the folder name of the checkpoint from which `next_step` comes next."""
-    return f"step-{next_step:08d}"
-
-
-def step_of(path: Path) -> int:
-    """Return the step that comes after the checkpoint at `path`."""
-    return int(path.name.removeprefix("step-"))
-
-
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the committed checkpoints of a run, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=step_of)
+    return sorted((path for path in folder.iterdir() if CHECKPOINT_NAME.fullmatch(path.name)), key=step_of)
 
 
 def sweep(folder: Path) -> None:
