@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import tempfile
 import time
@@ -144,6 +145,12 @@ def size_of(place: Place) -> int:
         return place.stat().st_size
     with store_errors(place):
         return int(store_of(place).info(place.path)["size"])
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 (hex) of a file's content, of any size. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_folder(folder: Place) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from carnac.core.errors import InputError, RunError
 from carnac.core.seeds import generator
 from carnac.engine.manifest import collect_parts, manifest_of, write_manifest
 from carnac.engine.part import Part
+from carnac.engine.storage import sha256_of
 from carnac.jobs.models import INPUTS_FILE, open_model
 from carnac.jobs.train import STAGE
 from carnac.model.new_folder import check_free, new_folder
@@ -146,8 +146,7 @@ def _write_model(model: AutoregressiveModel, folder: Path, output: Path) -> None
     save_model(model, output)
     for name in BESIDE:
         shutil.copyfile(folder / name, output / name)
-    with (output / WEIGHTS_FILE).open("rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    weights = sha256_of(output / WEIGHTS_FILE)
     unit = STAGE.unit("merged", None, settings={}, inputs=[weights])
     with Part(STAGE, unit, output) as part:
         part.write({"weights_sha256": weights})

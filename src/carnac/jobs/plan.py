@@ -5,7 +5,6 @@ Used by `train`. Sources are folders of shards; a piece names its shard SOURCE/U
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from bisect import bisect_right
@@ -23,6 +22,7 @@ from carnac.core.places import Place
 from carnac.engine.manifest import Manifest, PartEntry, manifest_of, write_manifest
 from carnac.engine.part import LOST, Part
 from carnac.engine.run import Runner
+from carnac.engine.storage import sha256_of
 from carnac.engine.tables import open_part, read_rows, read_table
 from carnac.engine.unit import Stage, Unit, digest_of, outside_digests
 from carnac.mix.facts import PlanCount, PlanFacts, facts_of
@@ -254,8 +254,7 @@ def _placing(pictures: PictureSettings) -> dict[str, Any]:
 def _digest_of_file(file: Path) -> str:
     """Return the sha256 of a tokenizer's file: all that ids depend on."""
     try:
-        with file.open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
+        return sha256_of(file)
     except OSError as error:
         raise InputError(
             f"{file}: cannot be read ({error.strerror}). Wanted a plan's or a model's tokenizer."

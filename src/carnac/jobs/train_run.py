@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,7 +17,7 @@ from carnac.engine.manifest import MANIFEST, find_done
 from carnac.engine.part import Part
 from carnac.engine.run import EarlyEnd, Runner
 from carnac.engine.state import Pulse
-from carnac.engine.storage import list_files
+from carnac.engine.storage import list_files, sha256_of
 from carnac.engine.tables import read_table
 from carnac.engine.unit import Stage, Unit
 from carnac.jobs.models import INPUTS_FILE, write_inputs
@@ -64,7 +63,7 @@ def holds_model(folder: Path, unit: Unit) -> bool:
     if find_done(folder, [unit], list_files(folder))[unit.name] is None:
         return False
     weights = read_table(folder / unit.file_name, columns=["weights_sha256"])["weights_sha256"].to_pylist()[-1]
-    return bool(_sha256(folder / WEIGHTS_FILE) == weights)
+    return bool(sha256_of(folder / WEIGHTS_FILE) == weights)
 
 
 class Training:
@@ -218,7 +217,7 @@ class Training:
         write_inputs(output, self._given.plan.tokenizer_file, self._given.inputs)
         rows = self._whole_metrics(steps)
         draw_loss(rows, output / "loss.png")
-        weights = _sha256(output / WEIGHTS_FILE)
+        weights = sha256_of(output / WEIGHTS_FILE)
         with Part(STAGE, self._unit, output) as part:
             for row in rows:
                 kept = {name: row[name] for name in MODEL.names if name in row}
@@ -238,11 +237,6 @@ class Training:
                 f"Put the file back, or remove {self._checkpoints} to train again from the beginning."
             )
         return rows
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 STAGE = Stage(name="model", version=2, schema=MODEL, work=None)

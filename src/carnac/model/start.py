@@ -6,7 +6,6 @@ as they are, to the bit, but for what is asked: adapters merged, position tables
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 
 from carnac.core.errors import InputError
 from carnac.core.seeds import seed_of
+from carnac.engine.storage import sha256_of
 from carnac.model.adapter_files import is_adapters, load_adapters
 from carnac.model.adapters import BACKBONES, adapt_backbone, adapted_layers, adapter_parameters, add_adapters
 from carnac.model.adapters import merge_adapters as merge_all
@@ -117,9 +117,7 @@ def _check_digests(folder: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / STATE_FILE}: damaged ({error}); start from another checkpoint") from error
     for name, digest in wanted.items():
-        with (folder / name).open("rb") as handle:
-            found = hashlib.file_digest(handle, "sha256").hexdigest()
-        if found != digest:
+        if sha256_of(folder / name) != digest:
             raise InputError(
                 f"{folder / name}: damaged: its sha256 is not the one written in {STATE_FILE}; start from another "
                 "checkpoint"

@@ -26,6 +26,7 @@ from torch import nn
 
 from carnac.core.batch import Piece
 from carnac.core.errors import InputError
+from carnac.engine.storage import sha256_of
 from carnac.train.optimizer import rates_now
 from carnac.train.run_folder import CHECKPOINT_NAME, STATE_FILE, checkpoint_name, step_of
 
@@ -130,7 +131,7 @@ def _write_files(folder: Path, parts: Parts, state: RunState) -> None:
         "computed_by": computed_by(parts),
         "rates": rates_now(parts.optimizer),
         "norms": norms(parts),
-        "digests": {path.name: _digest(path) for path in sorted(folder.iterdir())},
+        "digests": {path.name: sha256_of(path) for path in sorted(folder.iterdir())},
     }
     write_state(folder, content)
     for path in (*folder.iterdir(), folder):
@@ -173,7 +174,7 @@ def read_state(path: Path) -> dict[str, Any]:
         found = path / name
         if not found.is_file():
             raise InputError(f"{found}: missing from the checkpoint")
-        if _digest(found) != digest:
+        if sha256_of(found) != digest:
             raise InputError(f"{found}: damaged: its sha256 is not the one written in {STATE_FILE}")
     return state
 
@@ -245,11 +246,6 @@ def _is_whole(path: Path) -> bool:
     except InputError:
         return False
     return True
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _own_digest(state: Mapping[str, Any]) -> str:
