@@ -13,9 +13,9 @@ from carnac.core.errors import InputError
 from carnac.engine.manifest import read_manifest
 from carnac.engine.run import EarlyEnd
 from carnac.engine.tables import read_rows
+from carnac.evaluate import grounding
 from carnac.evaluate.settings import GroundingSettings
-from carnac.jobs import evaluate
-from carnac.jobs.evaluate import EvaluateRecipe, run
+from carnac.jobs.evaluate import ROWS_AT_ONCE, EvaluateRecipe, run
 from carnac.jobs.models import open_model
 from carnac.mix.assemble import batch_of_samples
 from carnac.sequence.layout import sample_from_row
@@ -62,7 +62,7 @@ def test_the_losses_are_the_models(model: Path, tmp_path: Path, done: DoneHere) 
     batch = batch_of_samples(
         [sample_from_row(long)], opened.tokenizer, opened.inputs.pictures, opened.inputs.row_tokens
     )
-    assert len(batch.input_ids) > evaluate.ROWS_AT_ONCE
+    assert len(batch.input_ids) > ROWS_AT_ONCE
     with torch.inference_mode():
         _, per_token = opened.model.loss(batch, batch.label_tokens)
     assert rows[0]["all_loss"] == pytest.approx(float(per_token.sum()), rel=1e-5)
@@ -128,7 +128,7 @@ def test_bad_records_cost_themselves(model: Path, tmp_path: Path, done: DoneHere
 def test_one_document_of_many_images_leaves_room_for_others(
     model: Path, tmp_path: Path, done: DoneHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "MAX_POOL", 4)
+    monkeypatch.setattr(grounding, "MAX_POOL", 4)
     gallery = row("gallery", [picture(20 + number) for number in range(6)] + [WORDS])
     found, rows, _ = evaluated(model, write_shards(tmp_path / "heldout", [gallery, *DOCUMENTS]))
     assert len(rows) == 5

@@ -24,6 +24,7 @@ from carnac.evaluate.settings import GroundingSettings
 Condition = Literal["right", "shuffled", "none"]
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 Pixels = npt.NDArray[np.float32]
+MAX_POOL = 512  # images to draw other images from: 57 MB at 96 px
 Score = Callable[[Batch], npt.NDArray[np.float32]]
 """A model: a batch -> the cross entropy of each position, float32 [R, T], 0 where there is no label."""
 
@@ -69,12 +70,26 @@ class Grounding:
         return f"No sign that the model looks at its images: other images change {gain.estimate:+.4f} ({span})."
 
 
+def pool_of(documents: Iterable[HeldOut]) -> list[tuple[str, Pixels]]:
+    """Return images to draw other images from, with the documents that they are of; none of one with a grey stand-in.
+
+    At most half are of one document: one with many images leaves room for a second.
+    """
+    pool: list[tuple[str, Pixels]] = []
+    for document in documents:
+        if not document.batch.stand_ins:
+            pool += [(document.id, pixels) for pixels in document.batch.pixels[: MAX_POOL // 2]]
+        if len(pool) >= MAX_POOL:
+            break
+    return pool
+
+
 def score_documents(
     documents: Iterable[HeldOut], pool: Sequence[tuple[str, Pixels]], grey: Pixels, score: Score, seed: int
 ) -> Iterator[DocumentLosses]:
     """Yield the losses of every document that has an image.
 
-    `pool` holds (document id, pixels [C, H, W]) to draw other images from; it must know at least two documents.
+    `pool` (`pool_of`) holds (document id, pixels [C, H, W]); it must know at least two documents.
     """
     for document in documents:
         batch = document.batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +21,7 @@ from carnac.engine.run import Runner
 from carnac.engine.storage import write_file
 from carnac.engine.tables import read_rows
 from carnac.engine.unit import Stage, Unit
-from carnac.evaluate.grounding import DocumentLosses, HeldOut, Pixels, score_documents, summarise
+from carnac.evaluate.grounding import DocumentLosses, HeldOut, pool_of, score_documents, summarise
 from carnac.evaluate.settings import GroundingSettings
 from carnac.jobs.models import OpenModel, open_same_model
 from carnac.jobs.recipes import keep_recipe
@@ -44,7 +44,6 @@ EVALUATION = pa.schema(
     ]
 )
 ROWS_AT_ONCE = 8  # windows of a long document scored together
-MAX_POOL = 512  # images to draw other images from: 57 MB at 96 px
 
 
 class EvaluateRecipe(Recipe):
@@ -111,7 +110,7 @@ def evaluate_unit(unit: Unit, part: Part) -> None:
             parts = [opened.model.loss(rows, batch.label_tokens)[1] for rows in micro_batches(batch, ROWS_AT_ONCE)]
         return torch.cat(parts).numpy(force=True)
 
-    pool = _pool(_held_out(task, opened))
+    pool = pool_of(_held_out(task, opened))
     if len({owner for owner, _ in pool}) < 2:
         part.count("too_few_documents_with_images")
         return
@@ -126,20 +125,6 @@ def evaluate_unit(unit: Unit, part: Part) -> None:
         sums = {str(name): loss for name, loss in losses.losses.items()}
         counts = {"images": losses.images, "tokens": losses.tokens, "all_tokens": losses.all_tokens}
         part.write({"id": losses.id, "all_loss": losses.all_loss, **sums, **counts})
-
-
-def _pool(documents: Iterable[HeldOut]) -> list[tuple[str, Pixels]]:
-    """Return images to draw from, none of a document with a grey stand-in.
-
-    At most half are of one document: one with many images leaves room for a second.
-    """
-    pool: list[tuple[str, Pixels]] = []
-    for document in documents:
-        if not document.batch.stand_ins:
-            pool += [(document.id, pixels) for pixels in document.batch.pixels[: MAX_POOL // 2]]
-        if len(pool) >= MAX_POOL:
-            break
-    return pool
 
 
 def _held_out(task: EvaluateTask, opened: OpenModel, part: Part | None = None) -> Iterator[HeldOut]:

@@ -12,7 +12,7 @@ from carnac.core.batch import Batch
 from carnac.core.errors import RecordError
 from carnac.engine.manifest import Manifest
 from carnac.engine.tables import read_rows
-from carnac.evaluate.grounding import HeldOut, Pixels, score_documents
+from carnac.evaluate.grounding import HeldOut, Pixels, pool_of, score_documents
 from carnac.jobs.models import InputSettings
 from carnac.mix.assemble import batch_of_samples
 from carnac.sequence.layout import sample_from_row
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from carnac.train.loop import Trainable
 
 ROWS_AT_ONCE = 8  # windows of a long document scored together
-MAX_POOL = 512  # images to draw other images from: 57 MB at 96 px
 
 
 class HeldOutLosses:
@@ -61,7 +60,9 @@ class HeldOutLosses:
             module.train()
 
     def _measure(self, score: Any) -> dict[str, float]:
-        pool = self._images()
+        if self._pool is None:
+            self._pool = pool_of(self._samples())
+        pool = self._pool
         if len({owner for owner, _ in pool}) < 2:
             return _means({"loss": ((score(held.batch).sum(), held.batch.label_tokens) for held in self._samples())})
         seed, grey = self._settings.seed, grey_pixels(self._inputs.pictures)
@@ -88,17 +89,6 @@ class HeldOutLosses:
                 except RecordError:
                     continue  # what is lost of held-out samples, the job evaluate counts
                 yield HeldOut(id=sample.id, batch=batch)
-
-    def _images(self) -> list[tuple[str, Pixels]]:
-        """Return images to draw from, at most half of them of one sample, none of one with a grey stand-in."""
-        if self._pool is None:
-            self._pool = []
-            for held in self._samples():
-                if not held.batch.stand_ins:
-                    self._pool += [(held.id, pixels) for pixels in held.batch.pixels[: MAX_POOL // 2]]
-                if len(self._pool) >= MAX_POOL:
-                    break
-        return self._pool
 
 
 def _means(sums: Mapping[str, Any]) -> dict[str, float]:
