@@ -34,7 +34,7 @@ output = "{OUTPUTS / "conversations"}"
 source = "asked"
 
 [questions]
-questions_per_conversation = 2
+questions_per_conversation = 1
 """
 PICTURES = ("document", "loss", "shapes", "missing")
 # Pages are few; even so the search for repeats is to have more than one bucket.

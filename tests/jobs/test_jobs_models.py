@@ -44,7 +44,7 @@ def larger_tokenizer(folder: Path) -> None:
 CASES: dict[str, tuple[Damage, str]] = {
     "no inputs": (
         gone("inputs.json"),
-        r"inputs\.json: cannot be read \(No such file or directory\).*a checkpoint is not",
+        r"inputs\.json: cannot be read \(No such file or directory\).*one of its checkpoints",
     ),
     "half inputs": (cut("inputs.json", 20), r"inputs\.json: Invalid JSON: EOF.*Train the model again"),
     "inputs with a wrong value": (

@@ -157,7 +157,8 @@ def test_wrong_models_and_folders_are_sentences(finished: Path) -> None:
     assert "no model here" in carnac(finished, "chat", "out/tiny/shards", "hello", code=1)
     assert "no such folder" in carnac(finished, "show", "nowhere", code=1)
     out = carnac(finished, "run", str(RECIPES / "05-train.toml"), "--set", "training.steps=3", code=1)
-    assert "made by another run" in out
+    assert "mix.row_tokens: 128 -> 512" in out
+    assert "Undo the change, write this run to another folder" in out
 
 
 def test_what_is_damaged_or_gone_is_made_again(finished: Path, tmp_path: Path) -> None:
