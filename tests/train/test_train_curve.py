@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,17 @@ def test_numbers_that_are_none_and_zeros_spoil_no_drawing() -> None:
     assert b"nan" not in panels["loss"].svg
     flat = [{**row, "gradient_norm": 0.0, "label_tokens": 0} for row in rows(3)]
     assert not {"loss", "gradient_norm"} & set(drawn(series_of(flat)))
+
+
+@pytest.mark.parametrize(("last", "is_straight"), [(0.01, True), (0.5, False)])
+def test_a_loss_that_falls_to_a_twentieth_is_drawn_on_a_logarithmic_scale(last: float, is_straight: bool) -> None:
+    losses = np.geomspace(6.0, last, 400)
+    stage = series_of([row | {"loss": float(losses[row["step"]])} for row in rows(400)])
+    paths = re.findall(rb'<path d="(M [^"Z]*)"', drawn(stage)["loss"].svg)
+    points = np.array(re.findall(rb"([\d.]+) ([\d.]+)", max(paths, key=len)), dtype=float)
+    first, middle, end = points[0, 1], np.interp(points[[0, -1], 0].mean(), points[:, 0], points[:, 1]), points[-1, 1]
+    # An exponential fall is a straight line there, and far below one on an even scale.
+    assert (abs(middle - (first + end) / 2) < 0.03 * abs(end - first)) == is_straight
 
 
 @given(st.integers(1, 20_000), st.integers(0, 19_999))

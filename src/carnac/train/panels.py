@@ -40,10 +40,21 @@ _Planned = Iterator[tuple[Frame, Sequence[Line]]]
 def _losses(stages: Stages) -> _Planned:
     losses = [stage.losses() for stage in stages]
     what = "nats per label: each step (pale), mean of the steps around"
-    frame = Frame(name="loss", title="Loss", what=what, is_wide=True)
-    yield frame, [Line(label="loss", curves=_smoothed(losses), raw=losses)]
+    curves = _smoothed(losses)
+    is_log = _spans_decades(curves)
+    frame = Frame(name="loss", title="Loss", what=what, is_wide=True, is_log=is_log)
+    yield frame, [Line(label="loss", curves=curves, raw=[] if is_log else losses)]
     frame = Frame(name="sources", title="Loss by source", what="nats per label, mean of the steps around")
     yield frame, list(_source_lines(stages))
+
+
+def _spans_decades(curves: Sequence[Curve]) -> bool:
+    """Say whether a loss falls to a twentieth: on an even scale all but its first steps would be one flat line.
+
+    The single steps are left out then: those near zero would stretch the scale for nothing.
+    """
+    values = np.concatenate([values for _, values in curves]) if curves else np.zeros(1)
+    return bool(len(values) and values.min() > 0 and values.max() > 20 * values.min())
 
 
 def _source_lines(stages: Stages) -> Iterator[Line]:
