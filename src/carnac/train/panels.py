@@ -39,9 +39,9 @@ _Planned = Iterator[tuple[Frame, Sequence[Line]]]
 
 def _losses(stages: Stages) -> _Planned:
     losses = [stage.losses() for stage in stages]
-    what = "nats per label: each step (pale), mean of the steps around"
     curves = _smoothed(losses)
     is_log = _spans_decades(curves)
+    what = f"nats per label: {'' if is_log else 'each step (pale), '}mean of the steps around"
     frame = Frame(name="loss", title="Loss", what=what, is_wide=True, is_log=is_log)
     yield frame, [Line(label="loss", curves=curves, raw=[] if is_log else losses)]
     frame = Frame(name="sources", title="Loss by source", what="nats per label, mean of the steps around")
