@@ -56,6 +56,7 @@ class ToyRecipe(Recipe):
     job: Literal["toy"] = Field(description="the job that this recipe describes")
     documents: Annotated[Path | None, Reads("documents")] = Field(default=None, description="folder of the documents")
     output: Annotated[Path, Writes("toys")] = Field(description="folder for the toys")
+    scraps: Annotated[Path | None, Writes("scraps")] = Field(default=None, description="folder for what is left over")
     warcs: tuple[str, ...] = Field(default=("a",), min_length=1, description="input files")
     training: TrainingSettings = Field(default=TrainingSettings(steps=1), description="the loop")
     passes: tuple[Annotated[RulesPass | RepeatsPass, Field(discriminator="kind")], ...] = Field(

@@ -65,6 +65,12 @@ def test_a_folder_of_another_stage_is_a_mistake(tmp_path: Path) -> None:
     ]
 
 
+def test_two_keys_of_a_recipe_are_two_folders(tmp_path: Path) -> None:
+    assert _mistakes(tmp_path, SOURCE, TOY + 'scraps = "out/scraps"\n') == []
+    (mistake,) = _mistakes(tmp_path, SOURCE, TOY + 'scraps = "out/../out/toys"\n')
+    assert mistake == "1.toml:5: scraps: out/../out/toys: output is this folder too. Give each a folder of its own."
+
+
 def test_two_writers_of_one_folder_are_a_mistake(tmp_path: Path) -> None:
     assert _mistakes(tmp_path, SOURCE, TOY.replace("out/toys", "out/../out/documents")) == [
         "1.toml:3: output: out/../out/documents: an earlier recipe of this run writes there too.",

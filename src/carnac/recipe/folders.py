@@ -19,8 +19,9 @@ def check_folders(recipes: Sequence[LoadedRecipe], *, complete: bool = True) -> 
     `complete` is False when some recipe of the run could not be loaded: what is read may be what that one writes.
 
     A mistake is: a folder to read that no recipe before writes and that does not lie there finished; a folder that
-    holds another stage than the reader wants; a store where a disk is needed; two recipes that write one folder; an
-    output that is an input or that holds another stage already. Raises InputError where a store does not tell.
+    holds another stage than the reader wants; a store where a disk is needed; two recipes, or two keys of one, that
+    write one folder; an output that is an input or that holds another stage already. Raises InputError where a store
+    does not tell.
     """
     mistakes: list[Mistake] = []
     written: dict[str, tuple[str, Place]] = {}
@@ -40,6 +41,7 @@ def check_folders(recipes: Sequence[LoadedRecipe], *, complete: bool = True) -> 
                 hint = did_you_mean(str(folder), candidates)
                 message = f"{folder}: no recipe before this one writes {stage} there and none lie there.{hint}"
                 mistakes.append(recipe.mistake(location_of(name), message))
+        mistakes += _twice(recipe)
         outputs = {absolute(folder): (name, stage, folder) for name, stage, folder in recipe.settings.folders_written()}
         for place, (name, _, folder) in outputs.items():
             if place in written:
@@ -50,6 +52,15 @@ def check_folders(recipes: Sequence[LoadedRecipe], *, complete: bool = True) -> 
             outputs.setdefault(absolute(root), ("output", "", root))
         mistakes += _taken(recipe, outputs, inputs)
     return mistakes
+
+
+def _twice(recipe: LoadedRecipe) -> Iterator[Mistake]:
+    """Yield the outputs of a recipe that are another output of it."""
+    names: dict[str, str] = {}
+    for name, _, folder in recipe.settings.folders_written():
+        other = names.setdefault(absolute(folder), name)
+        if other != name:
+            yield recipe.mistake((name,), f"{folder}: {other} is this folder too. Give each a folder of its own.")
 
 
 def _taken(
