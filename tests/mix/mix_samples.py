@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 from PIL import Image
 from selectolax.lexbor import LexborHTMLParser
 
+from carnac.core.batch import Batch
 from carnac.core.errors import RecordError
 from carnac.core.schema import SAMPLES
 from carnac.mix.plan import PIECES, pieces_of_sample
@@ -118,3 +121,8 @@ def write_plan(path: Path, plan: pa.Table, row_group_size: int = 100) -> Path:
     """Write a plan as its part lies on disk."""
     pq.write_table(plan, path, row_group_size=row_group_size)
     return path
+
+
+def image_segments(batch: Batch) -> npt.NDArray[np.int64]:
+    """The index into `provenance` of the piece of each image."""
+    return batch.segment[batch.image_slots[:, 0], batch.image_slots[:, 1]]

@@ -14,8 +14,8 @@ from mix_samples import (
     MIX,
     PICTURES,
     SOURCE,
+    image_segments,
     pieces_of_shards,
-    png,
     real_samples,
     real_tokenizer,
     write_plan,
@@ -25,7 +25,7 @@ from mix_samples import (
 
 from carnac.core.batch import IGNORED, Batch
 from carnac.core.errors import InputError
-from carnac.mix.assemble import batch_of_samples, image_segments, with_pixels
+from carnac.mix.assemble import batch_of_samples
 from carnac.mix.batches import BatchReader
 from carnac.mix.plan import make_plan, pieces_of_rows
 from carnac.mix.settings import MixSettings
@@ -323,13 +323,3 @@ def test_documents_alone_fill_rows_of_their_own(tokenizer: LoadedTokenizer, pict
     short = batch_of_samples([Sample(texts=("ab",), images=(None,))], tokenizer, pictures, 512)
     assert short.input_ids.shape[1] == len(tokenizer.encode("ab")) + 2
     assert batch_of_samples([], tokenizer, pictures, 512).input_ids.shape == (0, 0)
-
-
-def test_pictures_can_be_swapped(tokenizer: LoadedTokenizer, pictures: PictureSettings) -> None:
-    samples = [Sample(texts=(None, "red"), images=(png((255, 0, 0)), None)) for _ in range(2)]
-    batch = batch_of_samples(samples, tokenizer, pictures, 64)
-    grey = np.broadcast_to(grey_pixels(pictures), batch.pixels.shape)
-    assert np.array_equal(with_pixels(batch, grey).pixels, grey)
-    assert same(with_pixels(with_pixels(batch, grey), batch.pixels), batch)
-    with pytest.raises(AssertionError, match="wanted"):
-        with_pixels(batch, batch.pixels[:1])

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from mix_samples import SOURCE, png, real_samples, row_of, write_plan, write_shard
+from mix_samples import SOURCE, image_segments, png, real_samples, row_of, write_plan, write_shard
 from PIL import Image
 
 from carnac.core.batch import IGNORED, Batch
 from carnac.core.errors import InputError, RecordError
-from carnac.mix.assemble import batch_of_samples, image_segments
+from carnac.mix.assemble import batch_of_samples
 from carnac.mix.batches import BatchReader
 from carnac.mix.plan import PIECES, make_plan, pieces_of_sample
 from carnac.mix.settings import MixSettings

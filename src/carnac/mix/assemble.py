@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -121,17 +121,6 @@ def batch_of_samples(
             rows.append([place(piece, layout, files, pictures)])
     width = max((row[0].piece.tokens for row in rows), default=0)
     return assemble(rows, row_tokens=width, pad=tokenizer.pad, pictures=pictures)
-
-
-def with_pixels(batch: Batch, pixels: Pixels) -> Batch:
-    """Return `batch` with other pictures in the same slots: those of another document, or grey ones."""
-    assert pixels.shape == batch.pixels.shape, f"got pixels {pixels.shape}, wanted {batch.pixels.shape}"
-    return replace(batch, pixels=pixels)
-
-
-def image_segments(batch: Batch) -> Integers:
-    """Return, for each image (each square of one), the index into `provenance` of its piece: int64 [N]."""
-    return batch.segment[batch.image_slots[:, 0], batch.image_slots[:, 1]]
 
 
 def _last_image(placed: PlacedPiece, num_before: int) -> Integers:
