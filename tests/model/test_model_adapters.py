@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_builder import IMAGE_SIZE_PX, VOCABULARY, make_batch, make_settings
+from model_builder import IMAGE_SIZE_PX, VOCABULARY, make_settings
+from model_steps import logits, train
 
 from carnac.core.errors import InputError
 from carnac.model.adapter_files import is_adapters, load_adapters, save_adapters
@@ -16,10 +17,8 @@ from carnac.model.adapters import adapter_parameters, merge_adapters
 from carnac.model.autoregressive import AutoregressiveModel, build_model
 from carnac.model.language import Vocabulary
 from carnac.model.settings import AdapterSettings, ModelSettings
-from carnac.model.tensors import to_tensors
 from carnac.model.weights import load_model, save_model, stored_tensors
 
-BATCH = make_batch([[(24, 2), (12, 0), (9, 1)], [(30, 3)]])
 ADDED = (VOCABULARY - 1, VOCABULARY, VOCABULARY + 1)
 KINDS = {
     "LoRA": AdapterSettings(rank=4, alpha=8.0, vision=("q_proj", "v_proj", "fc1")),
@@ -54,23 +53,6 @@ def adapted_model(backbones: Path, adapters: AdapterSettings) -> AutoregressiveM
     return build_model(adapted_settings(backbones, adapters), vocabulary, IMAGE_SIZE_PX, seed=0)
 
 
-def train(model: AutoregressiveModel, steps: int = 20) -> None:
-    model.train()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-2)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        model.loss(BATCH, BATCH.label_tokens)[0].backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    model.eval()
-
-
-def logits(model: AutoregressiveModel) -> torch.Tensor:
-    with torch.no_grad():
-        found: torch.Tensor = model(to_tensors(BATCH, model.tokens_per_image, model.device))
-    return found
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_after_20_steps_the_backbones_are_the_same_to_the_bit_and_the_rest_has_moved(
     backbones: Path, kind: str
@@ -78,7 +60,7 @@ def test_after_20_steps_the_backbones_are_the_same_to_the_bit_and_the_rest_has_m
     model = adapted_model(backbones, KINDS[kind])
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     before = {name: tensor.detach().clone() for name, tensor in stored_tensors(model).items()}
-    train(model)
+    train(model, steps=20)
     changed = {name for name, tensor in stored_tensors(model).items() if not torch.equal(tensor, before[name])}
     assert changed == trained
     beside = {name for name in trained if "lora_" not in name}
@@ -95,7 +77,7 @@ def test_a_merge_changes_no_logit_by_more_than_1e_5_and_leaves_plain_backbones(
 ) -> None:
     model = adapted_model(backbones, KINDS[kind])
     untrained = logits(model.eval())
-    train(model)
+    train(model, steps=20)
     wanted = logits(model)
     scale = wanted.abs().max()
     assert (wanted - untrained).abs().max() / scale > 0.05, "the adapters say something"

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 from model_backbones import save_language, save_vision
-from model_builder import IMAGE_SIZE_PX, VOCABULARY, make_batch, make_settings
+from model_builder import IMAGE_SIZE_PX, VOCABULARY, make_settings
 from model_formats import Case, make_case, write_all
+from model_steps import logits, train
 
 from carnac.core.errors import InputError
 from carnac.model.adapter_files import load_adapters, save_adapters
@@ -28,10 +29,9 @@ from carnac.model.settings import (
     PixelShuffleSettings,
 )
 from carnac.model.start import fit_vocabulary, start_from
-from carnac.model.tensors import BatchTensors, to_tensors
+from carnac.model.tensors import BatchTensors
 from carnac.model.weights import load_model, save_model, stored_tensors
 
-BATCH = make_batch([[(24, 2), (12, 0), (9, 1)], [(30, 3)]])
 LORA = AdapterSettings(rank=4, vision=("q_proj", "fc1"), language=("q_proj", "down_proj"))
 DORA = LORA.model_copy(update={"dora": True})
 
@@ -39,23 +39,6 @@ DORA = LORA.model_copy(update={"dora": True})
 def start(folder: Path, **changes: Any) -> AutoregressiveModel:
     given: dict[str, Any] = {"trained": PARTS, "adapters": None, "merge": False, "image_size_px": None, "seed": 0}
     return start_from(folder, **(given | changes))
-
-
-def train(model: AutoregressiveModel, steps: int = 5) -> None:
-    model.train()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-2)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        model.loss(BATCH, BATCH.label_tokens)[0].backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    model.eval()
-
-
-def logits(model: AutoregressiveModel) -> torch.Tensor:
-    with torch.no_grad():
-        found: torch.Tensor = model(to_tensors(BATCH, model.tokens_per_image, model.device))
-    return found
 
 
 def copies(model: AutoregressiveModel) -> dict[str, torch.Tensor]:
@@ -71,7 +54,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a model of which all was trained."""
     folder = tmp_path_factory.mktemp("finished")
     model = build_model(make_settings(), Vocabulary(size=VOCABULARY, pad_id=0, eos_id=1), IMAGE_SIZE_PX, seed=1)
-    train(model)
+    train(model, steps=5)
     save_model(model, folder)
     return folder
 
@@ -80,7 +63,7 @@ def adapted(folder: Path, adapters: AdapterSettings = LORA) -> AutoregressiveMod
     """Write to `folder` a model with frozen backbones and trained adapters, and return it."""
     settings = make_settings().model_copy(update={"trained": ("connector",), "adapters": adapters})
     model = build_model(settings, Vocabulary(size=VOCABULARY, pad_id=0, eos_id=1), IMAGE_SIZE_PX, seed=2)
-    train(model)
+    train(model, steps=5)
     save_model(model, folder)
     return model
 
@@ -97,7 +80,7 @@ def test_the_parts_that_are_not_trained_stay_to_the_bit(finished: Path, trained:
     model = start(finished, trained=trained)
     assert model.settings.trained == tuple(part for part in PARTS if part in trained)
     before = copies(model)
-    train(model)
+    train(model, steps=5)
     changed = {name for name, tensor in stored_tensors(model).items() if not torch.equal(tensor, before[name])}
     assert {name.partition(".")[0] for name in changed} == set(trained)
 
@@ -110,7 +93,7 @@ def test_new_adapters_change_nothing_at_first_and_are_trained_alone(finished: Pa
     for name, parameter in model.named_parameters():
         assert parameter.requires_grad == (name.startswith("connector.") or id(parameter) in own)
     before = copies(model)
-    train(model)
+    train(model, steps=5)
     changed = {name for name, tensor in stored_tensors(model).items() if not torch.equal(tensor, before[name])}
     assert changed == trained_names(model)
 
@@ -166,7 +149,7 @@ def test_a_folder_of_adapters_is_a_start_too(tmp_path: Path) -> None:
     content |= {"trained": ["connector"], "adapters": LORA.model_dump(mode="json")}  # type: ignore[dict-item]
     settings = ModelSettings.model_validate_json(json.dumps(content | {"connector": {"type": "pixel_shuffle"}}))
     model = build_model(settings, Vocabulary(size=VOCABULARY, pad_id=0, eos_id=1), IMAGE_SIZE_PX, seed=0)
-    train(model)
+    train(model, steps=5)
     save_adapters(model, tmp_path / "adapters")
     kept = start(tmp_path / "adapters", trained=("connector",))
     assert torch.equal(logits(kept), logits(model))
@@ -186,7 +169,7 @@ def test_a_backbone_that_was_trained_is_no_longer_called_by_its_folder(tmp_path:
     content = make_settings().model_dump(mode="json") | {"language": language, "trained": ["language"]}
     settings = ModelSettings.model_validate_json(json.dumps(content))
     model = build_model(settings, Vocabulary(size=VOCABULARY, pad_id=0, eos_id=1), IMAGE_SIZE_PX, seed=0)
-    train(model)
+    train(model, steps=5)
     save_model(model, tmp_path / "model")
     further = start(tmp_path / "model", trained=("connector",))
     assert (further.settings.language.folder, further.settings.language.type) == (None, "llama")

@@ -31,9 +31,8 @@ from carnac.shards.conversation_formats import (
 from carnac.shards.features import samples_schema
 from carnac.shards.json_records import RawRecord, Slice, form_of, parsed, raw_records
 from carnac.shards.settings import QuestionListSettings, SplitSettings
-from carnac.shards.split import Split
+from carnac.shards.split import SPLITS, Split, split_folders
 
-SPLITS: tuple[Split, ...] = ("train", "heldout")
 READ = {"messages": messages_conversation, "llava": llava_conversation}
 
 
@@ -64,8 +63,7 @@ class ConversationsRecipe(Recipe):
 
     def folders_written(self) -> Iterator[tuple[str, str, Place]]:
         """Yield the two splits."""
-        for split in SPLITS:
-            yield "output", "shards", self.output / split
+        return split_folders(self.output)
 
 
 RECIPE = ConversationsRecipe

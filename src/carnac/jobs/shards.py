@@ -23,9 +23,7 @@ from carnac.recipe.settings import DocumentsFolder, ImagesFolder, MasksFolder, R
 from carnac.shards.features import samples_schema
 from carnac.shards.sample import sample_of
 from carnac.shards.settings import SplitSettings
-from carnac.shards.split import Split, split_of
-
-SPLITS: tuple[Split, ...] = ("train", "heldout")
+from carnac.shards.split import SPLITS, Split, split_folders, split_of
 
 
 class ShardsRecipe(Recipe):
@@ -44,8 +42,7 @@ class ShardsRecipe(Recipe):
 
     def folders_written(self) -> Iterator[tuple[str, str, Place]]:
         """Yield the two splits."""
-        for split in SPLITS:
-            yield "output", "shards", self.output / split
+        return split_folders(self.output)
 
 
 RECIPE = ShardsRecipe
