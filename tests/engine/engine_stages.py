@@ -102,7 +102,9 @@ class ListReporter:
         """Keep one line."""
         self.lines.append(line)
 
-    def task(self, name: str, total: int, done: int = 0) -> AbstractContextManager[_SilentTask]:
+    def task(
+        self, name: str, total: int, done: int = 0, *, is_step: bool = False
+    ) -> AbstractContextManager[_SilentTask]:
         """Keep what was begun."""
         self.lines.append(f"{name}: task of {total}, {done} done")
         return nullcontext(_SilentTask())

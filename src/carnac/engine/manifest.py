@@ -22,6 +22,7 @@ from carnac.engine.storage import list_files, size_of, write_file
 from carnac.engine.unit import Stage, Unit, digest_of
 
 MANIFEST = "manifest.json"
+LISTS = ("parts", "steps")  # of entries, in a manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,10 @@ class PartEntry:
 
 @dataclass(frozen=True, kw_only=True)  # no slots: its parts by unit are kept
 class Manifest:
-    """A finished stage. `settings` and `inputs` are for the reader; the keys of the parts already depend on them."""
+    """A finished stage. `settings` and `inputs` are for the reader; the keys of the parts already depend on them.
+
+    `steps` are parts of inner steps that lie in the same folder: their rows are none of the stage's, their losses are.
+    """
 
     folder: Place
     stage: str
@@ -55,6 +59,7 @@ class Manifest:
     settings: dict[str, Any]
     inputs: dict[str, Any]
     parts: tuple[PartEntry, ...]
+    steps: tuple[PartEntry, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -73,10 +78,12 @@ class Manifest:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Counts summed over all parts."""
+        """Counts summed over all parts, and what was lost in the steps before them."""
         total: Counter[str] = Counter()
         for part in self.parts:
             total.update(part.counts)
+        for step in self.steps:
+            total.update({name: number for name, number in step.counts.items() if name.startswith("lost.")})
         return dict(sorted(total.items()))
 
     def part(self, unit: str) -> PartEntry:
@@ -91,8 +98,8 @@ class Manifest:
         return {part.unit: part for part in self.parts}
 
     def ledgers(self) -> list[Ledger]:
-        """Read the ledgers of all parts, with their quarantined records."""
-        return [read_ledger(part.path) for part in self.parts]
+        """Read the ledgers of all parts and steps, with their quarantined records."""
+        return [read_ledger(part.path) for part in (*self.steps, *self.parts)]
 
 
 def collect_parts(folder: Place, units: Sequence[Unit]) -> tuple[PartEntry, ...]:
@@ -131,16 +138,15 @@ def find_done(folder: Place, units: Sequence[Unit], there: Mapping[str, int]) ->
 def _known(folder: Place) -> dict[str, PartEntry]:
     """Return the entries that the manifest lists, by file name; none where it cannot be read."""
     try:
-        return {entry.path.name: entry for entry in _entries(folder, json.loads(read_bytes(folder / MANIFEST)))}
+        content = json.loads(read_bytes(folder / MANIFEST))
+        return {entry.path.name: entry for listed in LISTS for entry in _entries(folder, content.get(listed, ()))}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
-def _entries(folder: Place, content: Mapping[str, Any]) -> list[PartEntry]:
+def _entries(folder: Place, listed: Sequence[Mapping[str, Any]]) -> tuple[PartEntry, ...]:
     names = [name for name in PartEntry.__slots__ if name != "path"]
-    return [
-        PartEntry(path=folder / entry["file"], **{name: entry[name] for name in names}) for entry in content["parts"]
-    ]
+    return tuple(PartEntry(path=folder / entry["file"], **{name: entry[name] for name in names}) for entry in listed)
 
 
 def _entry(path: Place, size: int) -> PartEntry:
@@ -160,7 +166,12 @@ def _entry(path: Place, size: int) -> PartEntry:
 
 
 def manifest_of(
-    stage: Stage, folder: Place, entries: Sequence[PartEntry], settings: Mapping[str, Any], inputs: Mapping[str, Any]
+    stage: Stage,
+    folder: Place,
+    entries: Sequence[PartEntry],
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    steps: Sequence[PartEntry] = (),
 ) -> Manifest:
     """Return the manifest under which `entries` are the content of `folder`; nothing is written."""
     return Manifest(
@@ -170,15 +181,12 @@ def manifest_of(
         settings=dict(settings),
         inputs=dict(inputs),
         parts=tuple(entries),
+        steps=tuple(steps),
     )
 
 
 def write_manifest(manifest: Manifest) -> None:
     """Write the manifest whole or not at all; an equal one is left as it is."""
-    parts = [
-        {"file": part.path.name, **{name: getattr(part, name) for name in PartEntry.__slots__ if name != "path"}}
-        for part in manifest.parts
-    ]
     content = {
         "stage": manifest.stage,
         "version": manifest.version,
@@ -187,7 +195,8 @@ def write_manifest(manifest: Manifest) -> None:
         "counts": manifest.counts,
         "settings": manifest.settings,
         "inputs": manifest.inputs,
-        "parts": parts,
+        "parts": _listed(manifest.parts),
+        **({"steps": _listed(manifest.steps)} if manifest.steps else {}),
     }
     text = (json.dumps(content, indent=1) + "\n").encode()
     path = manifest.folder / MANIFEST
@@ -195,6 +204,11 @@ def write_manifest(manifest: Manifest) -> None:
         if read_bytes(path) == text:
             return
     write_file(path, text)
+
+
+def _listed(entries: Sequence[PartEntry]) -> list[dict[str, Any]]:
+    names = [name for name in PartEntry.__slots__ if name != "path"]
+    return [{"file": part.path.name, **{name: getattr(part, name) for name in names}} for part in entries]
 
 
 def read_manifest(folder: Place, stage: str | None = None) -> Manifest:
@@ -223,7 +237,8 @@ def read_listed(folder: Place, stage: str | None = None) -> Manifest:
         content: Mapping[str, Any] = json.loads(read_bytes(path))
         manifest = Manifest(
             folder=folder,
-            parts=tuple(_entries(folder, content)),
+            parts=_entries(folder, content["parts"]),
+            steps=_entries(folder, content.get("steps", ())),
             **{name: content[name] for name in ("stage", "version", "settings", "inputs")},
         )
     except FileNotFoundError:

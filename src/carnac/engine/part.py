@@ -25,7 +25,8 @@ from carnac.core.errors import CarnacError, InputError, RecordError, RunError
 from carnac.core.places import Place, below
 from carnac.engine.journal import Watch, record_key
 from carnac.engine.ledger import LEDGER_KEY, Ledger, Quarantined, read_ledger
-from carnac.engine.storage import commit, make_folder, remove, temporary_path
+from carnac.engine.spool import spool_path
+from carnac.engine.storage import commit, make_folder, make_scratch, remove, temporary_path
 from carnac.engine.unit import Stage, Unit
 
 MAX_DETAIL = 500  # characters of what is kept of why a record was lost
@@ -80,6 +81,7 @@ class Part:
         self._final: Place = folder / unit.file_name
         self._temporary = temporary_path(self._final)
         self._beside: list[tuple[Path, Place]] = []
+        self._trial_spool: Path | None = None
         self._sizes: dict[str, int] = {}
         self._rows: list[dict[str, Any]] = []
         self._num_rows = 0
@@ -149,6 +151,10 @@ class Part:
             print(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]} ... ({len(text):,} characters)")
         return made
 
+    def is_wanted(self, record: str) -> bool:
+        """Say whether `record` is to be tried: of a unit one record of which is tried alone, only that one is."""
+        return self._watch.only in (None, record_key(record))
+
     def quarantine(self, record: str, reason: str, detail: str = "", *, is_loss: bool = True) -> None:
         """Note a lost record; it is also counted under `lost.<reason>`.
 
@@ -182,6 +188,18 @@ class Part:
         temporary = temporary_path(final)
         self._beside.append((temporary, final))
         return temporary
+
+    def spool(self) -> Path:
+        """Return where to spool what the unit receives: it outlives this process, and goes once the part is there.
+
+        Another attempt at the unit finds it again (on the same machine, where the part goes to a store).
+        """
+        # A record that is tried alone after it killed its process lies in the spool. Without one nothing is to be left:
+        # nothing is committed, and the folder may be one that must not be written to.
+        if self._watch.only is not None and not spool_path(self._final).exists():
+            self._trial_spool = make_scratch() / temporary_path(self._final).name
+            return self._trial_spool
+        return spool_path(self._final)
 
     def needs(self, file: Path) -> None:
         """Note a file in the part's folder, already written, without which the unit is not done."""
@@ -238,6 +256,7 @@ class Part:
         for temporary, final in self._beside:
             commit(temporary, final)
         commit(self._temporary, self._final)
+        spool_path(self._final).unlink(missing_ok=True)
 
     def _replaces_another(self, digest: str) -> bool:
         """Say whether a part of this unit with other rows is there: what is fetched may come out otherwise."""
@@ -252,7 +271,8 @@ class Part:
             self._writer.close()
         with contextlib.suppress(OSError):
             self._file.close()
-        for temporary in (self._temporary, *(temporary for temporary, _ in self._beside)):
+        trial = () if self._trial_spool is None else (self._trial_spool,)
+        for temporary in (self._temporary, *trial, *(temporary for temporary, _ in self._beside)):
             with contextlib.suppress(OSError):
                 temporary.unlink()
 

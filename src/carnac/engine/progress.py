@@ -30,8 +30,8 @@ class Reporter(Protocol):
     def say(self, line: str) -> None:
         """Print one line."""
 
-    def task(self, name: str, total: int, done: int = 0) -> AbstractContextManager[Task]:
-        """Open a progress display over `total` things of which `done` are done."""
+    def task(self, name: str, total: int, done: int = 0, *, is_step: bool = False) -> AbstractContextManager[Task]:
+        """Open a progress display over `total` things of which `done` are done. Of a step nothing stays to be read."""
 
 
 class _Bar:
@@ -49,12 +49,12 @@ class _Bar:
 
 
 class _PlainLines:
-    def __init__(self, stream: TextIO, name: str, total: int, done: int) -> None:
+    def __init__(self, stream: TextIO, name: str, total: int, done: int, *, ends_silently: bool) -> None:
         self._stream, self._name, self._total, self._done = stream, name, total, done
         self._started = self._said = time.monotonic()
         self._first = done
         self._note = ""
-        self._is_over = False
+        self._is_over = ends_silently
 
     def advance(self, number: int = 1, note: str = "") -> None:
         self._done += number
@@ -89,10 +89,10 @@ class TerminalReporter:
             print(line, file=self._stream, flush=True)
 
     @contextmanager
-    def task(self, name: str, total: int, done: int = 0) -> Iterator[Task]:
-        """Open a progress display over `total` things of which `done` are done."""
+    def task(self, name: str, total: int, done: int = 0, *, is_step: bool = False) -> Iterator[Task]:
+        """Open a progress display over `total` things of which `done` are done. Of a step nothing stays to be read."""
         if not self._console.is_terminal:
-            yield _PlainLines(self._stream, name, total, done)
+            yield _PlainLines(self._stream, name, total, done, ends_silently=is_step)
             return
         columns = (
             TextColumn("{task.description}"),
@@ -102,5 +102,5 @@ class TerminalReporter:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with Progress(*columns, console=self._console) as progress:
+        with Progress(*columns, console=self._console, transient=is_step) as progress:
             yield _Bar(progress, name, total, done)

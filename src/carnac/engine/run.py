@@ -19,6 +19,7 @@ from carnac.engine.manifest import Manifest, PartEntry, collect_parts, find_done
 from carnac.engine.part import EARLY, budget_sentence
 from carnac.engine.progress import Reporter, Task
 from carnac.engine.reproduce import find_lost, try_again
+from carnac.engine.spool import sweep_spools
 from carnac.engine.state import Pulse, RunState, end_state, new_state, refuse_second
 from carnac.engine.storage import list_files, make_folder, may_write, sweep
 from carnac.engine.unit import Stage, Unit
@@ -26,6 +27,7 @@ from carnac.recipe.settings import Limits
 
 # A stage of which no unit works is wrong as a whole: the rest of 10,000 units is not tried.
 MAX_FAILED_UNITS = 5
+QUIET_SECONDS = 2.0  # an inner step that takes no longer is not worth a line
 
 
 class EarlyEnd(Exception):  # noqa: N818 -- no error: the run has done what it was asked for
@@ -37,6 +39,7 @@ class Runner:
     """How this run does its units: how many at once, within what limits, what it tells.
 
     With `dry_run` it only says what it would do; with `record` it tries that lost record again, and commits nothing.
+    `retry` names what a job that asks the web asks for once more.
     `preload` names modules that the children of all stages need (`run_units`).
     """
 
@@ -44,6 +47,7 @@ class Runner:
     workers: int = 1
     dry_run: bool = False
     record: str | None = None
+    retry: str | None = None
     limits: Limits = field(default_factory=Limits)
     preload: tuple[str, ...] = ()
 
@@ -51,6 +55,11 @@ class Runner:
     def changes_nothing(self) -> bool:
         """Whether the run writes no file."""
         return self.dry_run or self.record is not None
+
+    def missing(self, units: Sequence[Unit], folder: Place) -> tuple[Unit, ...]:
+        """Return the units that `do` would do: so what only they need is made for them alone."""
+        found = find_done(folder, units, list_files(folder))
+        return tuple(unit for unit in units if found[unit.name] is None)
 
     def do(self, stage: Stage, units: Sequence[Unit], folder: Place) -> tuple[PartEntry, ...]:
         """Do the units whose part is missing and return the entries of all, in the order given.
@@ -83,7 +92,7 @@ class Runner:
             num_done = len(units) - len(missing)
             with (
                 self.working(stage, folder, len(units), num_done) as pulse,
-                self.reporter.task(stage.name, len(units), num_done) as task,
+                self.reporter.task(stage.name, len(units), num_done, is_step=stage.is_step) as task,
             ):
                 _Work(stage, folder, self, pulse, task).do(missing)
         # Footers of what was done before are read once: an empty run over many units is nothing else.
@@ -94,6 +103,8 @@ class Runner:
 
     def tell(self, stage: Stage, entries: Sequence[PartEntry], num_done: int, seconds: float) -> None:
         """Print the summary of a stage: rows, bytes, what was lost and why, what was done now."""
+        if stage.is_step and (not num_done or seconds < QUIET_SECONDS) and not _lost(entries):
+            return
         self.reporter.say(_summary(stage, entries, num_done, seconds))
 
     def prepare(self, folder: Place, there: Iterable[str] = ()) -> RunState | None:
@@ -105,6 +116,7 @@ class Runner:
         before = refuse_second(folder)
         forget_culprits(folder, there)
         sweep(folder)
+        sweep_spools(folder, there)
         return before
 
     @contextlib.contextmanager
@@ -125,9 +137,11 @@ class Runner:
         entries: Sequence[PartEntry],
         settings: Mapping[str, Any],
         inputs: Mapping[str, Any],
+        *,
+        steps: Sequence[PartEntry] = (),
     ) -> Manifest:
-        """Write the manifest that makes `entries` the content of `folder`."""
-        manifest = manifest_of(stage, folder, entries, settings, inputs)
+        """Write the manifest that makes `entries` the content of `folder`, beside the parts of inner `steps`."""
+        manifest = manifest_of(stage, folder, entries, settings, inputs, steps)
         if not self.changes_nothing:
             write_manifest(manifest)
         return manifest
@@ -215,11 +229,16 @@ def available_workers() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _summary(stage: Stage, entries: Sequence[PartEntry], num_done: int, seconds: float) -> str:
-    rows = sum(entry.rows for entry in entries)
+def _lost(entries: Sequence[PartEntry]) -> Counter[str]:
     lost: Counter[str] = Counter()
     for entry in entries:
         lost.update({name[5:]: number for name, number in entry.counts.items() if name.startswith("lost.")})
+    return lost
+
+
+def _summary(stage: Stage, entries: Sequence[PartEntry], num_done: int, seconds: float) -> str:
+    rows = sum(entry.rows for entry in entries)
+    lost = _lost(entries)
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in lost.most_common(3))
     losses = f", {lost.total():,} records lost ({reasons}{', ...' if len(lost) > 3 else ''})" if lost else ""
     size = sum(entry.total_bytes for entry in entries)

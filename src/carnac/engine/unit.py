@@ -57,7 +57,8 @@ class Stage:
 
     `version` is raised by hand when the output of `work` changes. `work(unit, part)` is a module-level function that
     writes rows of `schema` to the part, in a worker process; None where the job does its units itself (training).
-    `rows_per_group` bounds the rows held in memory.
+    `rows_per_group` bounds the rows held in memory. `is_step`: an inner step of a job, of which a run says nothing
+    unless it takes long.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Stage:
     schema: pa.Schema
     work: Callable[[Unit, Part], None] | None
     rows_per_group: int = 1000
+    is_step: bool = False
 
     def unit(self, name: str, task: Any, *, settings: Mapping[str, Any], inputs: Sequence[str]) -> Unit:
         """Return the unit `name` with its key. `settings` are those that change the output, `inputs` are digests."""
