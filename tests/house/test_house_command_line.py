@@ -12,13 +12,14 @@ from carnac.cli import cli
 # What users type: a name here goes only with a line in the CHANGELOG.
 COMMANDS = {
     "check": {"recipes", "--set"},
-    "run": {"recipes", "--set", "--limit", "--workers", "--dry-run", "--record"},
+    "run": {"recipes", "--set", "--limit", "--workers", "--dry-run", "--record", "--retry"},
     "show": {"folder", "--brief", "--html", "--id", "--set"},
     "export": {"model", "--format", "--out"},
     "import": {"folder", "--out"},
     "merge": {"model", "--out", "--vision", "--language"},
     "adapters": {"model", "--out"},
     "convert": {"source", "--out", "--precision"},
+    "takedown": {"folders", "--url", "--domain", "--sha256", "--list", "--dry-run"},
     "chat": {"model", "prompt", "--image", "--max-tokens", "--temperature", "--seed"},
 }
 

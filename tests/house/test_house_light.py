@@ -27,7 +27,7 @@ except SystemExit as end:
 """
 HEAVY = {
     "torch", "transformers", "tokenizers", "safetensors", "pyarrow", "PIL", "numpy", "duckdb", "matplotlib", "pydantic",
-    "rich", "selectolax", "fastwarc", "httpx2", "datasets", "multiprocessing", "asyncio",
+    "rich", "selectolax", "fastwarc", "aiohttp", "datasets", "multiprocessing", "asyncio",
 }  # fmt: skip
 
 

@@ -1,18 +1,21 @@
-"""Host names -> connections to public addresses only.
+"""Host names -> sockets to public addresses only.
 
 A page may name any host, also one of the network that carnac runs in, and a name server may answer differently each
-time it is asked. So the check sits where the connection is made: names are resolved once, every address is checked,
-and those very addresses are connected to.
+time it is asked. So the check sits where a socket is made: names are resolved once, every address is checked, those
+very addresses are connected to, and the one that a socket is for is checked once more, wherever it came from.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-import httpcore2
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from carnac.core.errors import RecordError
 
@@ -50,8 +53,12 @@ REFUSED_IPV6 = tuple(
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 MAX_ADDRESSES = 4  # tried for one host
+# A look-up blocks a thread, for 5 to 30 seconds where a name is dead: a few threads would let dead names hold up good
+# ones.
+MAX_LOOKUPS = 64
 
 
+@functools.lru_cache(maxsize=4096)
 def is_public(address: str) -> bool:
     """Tell whether `address` is a unicast address of the public internet; IPv4 inside IPv6 is looked at as IPv4."""
     parsed = ipaddress.ip_address(address)
@@ -65,62 +72,75 @@ def is_public(address: str) -> bool:
     return parsed in GLOBAL_IPV6 and not any(parsed in network for network in REFUSED_IPV6)
 
 
-async def resolve(host: str, port: int) -> list[str]:
-    """Return the addresses of `host` (a name, or an address in any spelling that the system accepts)."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+def is_address(host: str) -> bool:
+    """Tell whether `host`, as `urls` spells it, is an address and no name."""
+    return ":" in host or host.rpartition(".")[2].isdigit()
+
+
+def check_address(address: str, host: str, *, allow_private: bool) -> None:
+    """Raise `RecordError` `refused_address` unless `address`, that of `host`, may be connected to."""
+    if not allow_private and not is_public(address):
+        raise RecordError("refused_address", address if address == host else f"{host} is at {address}")
+
+
+def check_literal(host: str, *, allow_private: bool) -> None:
+    """Raise `RecordError` `refused_address` if `host` is an address, no name, and may not be connected to."""
+    if is_address(host):
+        check_address(host, host, allow_private=allow_private)
+
+
+async def look_up(host: str, port: int, family: socket.AddressFamily, threads: ThreadPoolExecutor) -> list[str]:
+    """Return the addresses of `host` from the system's resolver. Raises OSError."""
+    ask = functools.partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
+    found = await asyncio.get_running_loop().run_in_executor(threads, ask)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-class CheckedNetwork(httpcore2.AsyncNetworkBackend):
-    """Connects to public addresses only, unless `allow_private_addresses`."""
+class CheckedAddresses(AbstractResolver):
+    """Knows the addresses of hosts, and makes sockets for public ones only (all, where private ones are allowed).
 
-    def __init__(self, *, allow_private_addresses: bool) -> None:
-        self._allow_private_addresses = allow_private_addresses
-        self._network = httpcore2.AnyIOBackend()
+    `names` maps names to addresses that no name server is asked for, `*.name` all names below one.
+    """
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        """Resolve `host`, check every address, and connect to the first that answers.
+    def __init__(self, names: Mapping[str, str], *, allow_private: bool, num_threads: int = MAX_LOOKUPS) -> None:
+        self._names = names
+        self._allow_private = allow_private
+        self._threads = ThreadPoolExecutor(min(num_threads, MAX_LOOKUPS), thread_name_prefix="carnac-names")
 
-        Raises `RecordError` `refused_address` if any address is not public: no host that is meant for the web has one.
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Return the addresses of `host`, all of them checked: no host that is meant for the web has a private one.
+
+        Raises `RecordError` `refused_address`, and OSError (gaierror) where there is none.
         """
-        addresses = await self._checked_addresses(host, port, timeout)
-        failure: Exception = httpcore2.ConnectError(f"{host} has no address")
+        known = self._known(host)
+        addresses = [known] if known is not None else await look_up(host, port, family, self._threads)
         for address in addresses:
-            try:
-                return await self._network.connect_tcp(
-                    address,
-                    port,
-                    timeout=None if timeout is None else timeout / len(addresses),
-                    local_address=local_address,
-                    socket_options=socket_options,
-                )
-            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
-                failure = error
-        raise failure
+            check_address(address, host, allow_private=self._allow_private)
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=_family(address), proto=0, flags=0)
+            for address in addresses[:MAX_ADDRESSES]
+        ]
 
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
-        await asyncio.sleep(seconds)
+    def socket(self, info: tuple[Any, ...]) -> socket.socket:
+        """Return a socket for the address in `info` (as `socket.getaddrinfo` gives it), which is checked."""
+        family, kind, protocol, _, address = info
+        check_address(address[0], address[0], allow_private=self._allow_private)
+        return socket.socket(family=family, type=kind, proto=protocol)
 
-    async def _checked_addresses(self, host: str, port: int, timeout: float | None) -> list[str]:
-        try:
-            async with asyncio.timeout(timeout):
-                addresses = await resolve(host, port)
-        except TimeoutError as error:
-            raise httpcore2.ConnectTimeout(f"{host}: no answer from the name server") from error
-        except OSError as error:
-            raise httpcore2.ConnectError(f"{host}: {error}") from error
-        except UnicodeError as error:
-            raise RecordError("bad_url", f"{host}: {error}") from error
-        if not self._allow_private_addresses:
-            for address in addresses:
-                if not is_public(address):
-                    raise RecordError("refused_address", f"{host} is at {address}")
-        return addresses[:MAX_ADDRESSES]
+    async def close(self) -> None:
+        """Ask for nothing more. A look-up under way cannot be interrupted, and nobody waits for it."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _known(self, host: str) -> str | None:
+        """Return the address that the settings give for `host`: of several patterns the longest that fits."""
+        if not self._names or host in self._names:
+            return self._names.get(host)
+        labels = host.split(".")
+        patterns = ("*." + ".".join(labels[place:]) for place in range(1, len(labels)))
+        return next((self._names[pattern] for pattern in patterns if pattern in self._names), None)
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
