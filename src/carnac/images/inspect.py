@@ -1,4 +1,4 @@
-"""Bytes of unknown origin -> the facts of an image, or the reason why it is none.
+"""Bytes of unknown origin -> the facts of an image and what to store of it, or the reason why it is none.
 
 The order is that of cost and danger: length, signature, header (about 150 times cheaper than a decode), pixels as
 declared, and only then a complete decode, which proves that the file is whole.
@@ -7,21 +7,18 @@ declared, and only then a complete decode, which proves that the file is whole.
 from __future__ import annotations
 
 import hashlib
-import io
-import warnings
 from dataclasses import dataclass
 
 from PIL import Image, ImageFile
 
 from carnac.core.errors import RecordError
+from carnac.images.clean import clean_image
+from carnac.images.decode import is_jpeg, load, opened, turn_of
+from carnac.images.encode import new_jpeg, new_size, size_to_decode, turned_file
+from carnac.images.phash import MIN_SIDE_PX, perceptual_hash
 from carnac.images.settings import ImageSettings, MediaType
-
-PILLOW_FORMATS: dict[MediaType, str] = {
-    "image/jpeg": "JPEG",
-    "image/png": "PNG",
-    "image/webp": "WEBP",
-    "image/gif": "GIF",
-}
+from carnac.sequence.pixels import SIDEWAYS
+from carnac.sequence.tiles import Size
 
 # (place, bytes there, media type): also of image types that are recognised only to name them in the ledger.
 SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
@@ -41,43 +38,93 @@ SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftypmif1", "image/heif"),
 )
 
-# Each progressive scan may touch every block of the image, so scans, not bytes, set the time of a decode. Encoders
-# write about ten.
-MAX_JPEG_SCANS = 500
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFacts:
-    """What is known of a whole, decodable image. Width and height are as stored: EXIF orientation is not applied."""
+    """What is known of an image. Of the bytes to store, but for `received_sha256`; width and height as it is shown.
 
+    `phash` (see `perceptual_hash`) is None where nothing was decoded.
+    """
+
+    received_sha256: str
     sha256: str
     media_type: MediaType
     width: int
     height: int
+    phash: int | None
 
 
-def inspect_image(payload: bytes, settings: ImageSettings) -> ImageFacts:
-    """Return the facts of the image in `payload`; of several frames, the first is looked at.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenImage:
+    """An image to be kept: its facts, and the bytes to store."""
 
-    Raises `RecordError` and nothing else, whatever the bytes: `empty`, `too_many_bytes`, `not_an_image`,
-    `unsupported_type`, `too_many_pixels`, `truncated_image`, `undecodable`.
+    facts: ImageFacts
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stored:
+    """What is stored of a file."""
+
+    payload: bytes
+    media_type: MediaType
+    size: Size
+    phash: int | None
+
+
+def take_image(payload: bytes, settings: ImageSettings) -> TakenImage:
+    """Return the facts of the image in `payload` and what to store of it; of several frames, the first is looked at.
+
+    Raises `RecordError`, whatever the bytes: `empty`, `too_many_bytes`, `not_an_image`, `unsupported_type`,
+    `too_many_pixels`, `truncated_image`, `undecodable`. Only a MemoryError of this machine passes.
     """
-    assert not ImageFile.LOAD_TRUNCATED_IMAGES, "Pillow is set to accept truncated images"
     if not payload:
         raise RecordError("empty", "no bytes")
     if len(payload) > settings.max_image_bytes:
         raise RecordError("too_many_bytes", f"{len(payload)} bytes, at most {settings.max_image_bytes}")
     media_type = _supported_type(payload, settings)
-    with warnings.catch_warnings():
-        # Of Pillow only: filters are global, and other threads may be at work.
-        warnings.filterwarnings("error", module=r"PIL\.")
-        width, height = _decoded_size(payload, media_type, settings.max_pixels)
-    return ImageFacts(
-        sha256=hashlib.sha256(payload).hexdigest(),
-        media_type=media_type,
-        width=width,
-        height=height,
+    with opened(payload, media_type, settings.max_pixels) as image:
+        stored = _stored(image, payload, media_type, settings)
+    received_sha256 = hashlib.sha256(payload).hexdigest()
+    is_same = stored.payload is payload
+    facts = ImageFacts(
+        received_sha256=received_sha256,
+        sha256=received_sha256 if is_same else hashlib.sha256(stored.payload).hexdigest(),
+        media_type=stored.media_type,
+        width=stored.size[0],
+        height=stored.size[1],
+        phash=stored.phash,
     )
+    return TakenImage(facts=facts, payload=stored.payload)
+
+
+def _stored(image: ImageFile.ImageFile, payload: bytes, media_type: MediaType, settings: ImageSettings) -> _Stored:
+    if not settings.decode:
+        return _Stored(payload=payload, media_type=media_type, size=_upright(image.size, turn_of(image)), phash=None)
+    size = image.size  # before a JPEG is loaded at a smaller scale
+    _load(image, payload, settings)
+    turn = turn_of(image)
+    phash, size = perceptual_hash(image, turn), _upright(size, turn)
+    if settings.store == "reencoded":
+        size, media_type = new_size(size, settings), "image/jpeg"
+        payload = new_jpeg(image, turn, size, settings)
+    elif settings.store == "clean":
+        payload = clean_image(payload, media_type) if turn is None else turned_file(image, turn, payload, media_type)
+    return _Stored(payload=payload, media_type=media_type, size=size, phash=phash)
+
+
+def _load(image: ImageFile.ImageFile, payload: bytes, settings: ImageSettings) -> None:
+    """Decode as many pixels as the signals and what is stored want."""
+    if settings.store == "reencoded":
+        load(image, payload, size_to_decode(new_size(image.size, settings)))
+    elif settings.store == "clean" and is_jpeg(image) and turn_of(image) is not None:
+        load(image, payload, None)
+    else:
+        load(image, payload, (MIN_SIDE_PX, MIN_SIDE_PX), luma=True)
+
+
+def _upright(size: Size, turn: Image.Transpose | None) -> Size:
+    return size[::-1] if turn in SIDEWAYS else size
 
 
 def _supported_type(payload: bytes, settings: ImageSettings) -> MediaType:
@@ -101,51 +148,3 @@ def sniff_media_type(payload: bytes) -> str | None:
         return "image/bmp"
     head = payload[:1024].lower()
     return "image/svg+xml" if b"<svg" in head and b"<html" not in head else None
-
-
-def _decoded_size(payload: bytes, media_type: MediaType, max_pixels: int) -> tuple[int, int]:
-    """Return width and height after a decode of the whole first frame."""
-    try:
-        with Image.open(io.BytesIO(payload), formats=[PILLOW_FORMATS[media_type]]) as image:
-            size = image.size
-            _check_pixels(size, max_pixels)
-            if media_type == "image/jpeg":
-                _check_scans(payload)
-                # Decoded at 1/8: every coefficient is still read, so a cut is found at the same places, for less.
-                image.draft(None, (1, 1))
-            image.load()
-    except RecordError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise RecordError("too_many_pixels", str(error)) from error
-    except Exception as error:  # the edge of a record: decoders of damaged files raise nearly anything
-        cut = "truncated" in str(error).lower() or _ends_early(payload, media_type)
-        raise RecordError(
-            "truncated_image" if cut else "undecodable", f"{media_type}, {type(error).__name__}: {error}"
-        ) from error
-    return size
-
-
-def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
-    width, height = size
-    if width < 1 or height < 1:
-        raise RecordError("undecodable", f"{width} x {height} pixels")
-    if width * height > max_pixels:
-        raise RecordError("too_many_pixels", f"{width} x {height} pixels declared, at most {max_pixels} allowed")
-
-
-def _check_scans(payload: bytes) -> None:
-    num_scans = payload.count(b"\xff\xda")
-    if num_scans > MAX_JPEG_SCANS:
-        raise RecordError("undecodable", f"{num_scans} scans, at most {MAX_JPEG_SCANS}")
-
-
-def _ends_early(payload: bytes, media_type: MediaType) -> bool:
-    """Tell whether a file that did not decode lacks its end: only the reason depends on it."""
-    if media_type == "image/jpeg":
-        return b"\xff\xd9" not in payload[-1024:]
-    if media_type == "image/png":
-        return b"IEND" not in payload[-1024:]
-    if media_type == "image/webp":
-        return int.from_bytes(payload[4:8], "little") + 8 > len(payload)
-    return not payload.rstrip(b"\x00").endswith(b";")

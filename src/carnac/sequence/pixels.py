@@ -65,7 +65,7 @@ def picture_size(payload: bytes) -> Size | None:
             width, height = image.size
             # TIFF gives the size turned already. PNG would decode all of itself to look for EXIF behind its pixels.
             before_pixels = partial(Image.Image.getexif, image)
-            turn = None if image.format == "TIFF" else TURNS.get(_orientation(before_pixels))
+            turn = None if image.format == "TIFF" else TURNS.get(orientation_of(before_pixels))
     except Exception:  # noqa: BLE001 - as in `load_pixels`, which says what is wrong
         return None
     if width * height > MAX_PIXELS:
@@ -137,20 +137,23 @@ def _upright(payload: bytes, size: Size, settings: PictureSettings, reducing_gap
         short, long = sorted(DRAFT_FACTOR * length for length in size)
         image.draft(None, (long, short) if image.width >= image.height else (short, long))
         image.load()
-        turn = TURNS.get(_orientation(image.getexif))  # after load: TIFF turns itself and then forgets its orientation
+        turn = TURNS.get(
+            orientation_of(image.getexif)
+        )  # after load: TIFF turns itself and then forgets its orientation
         lying = size[::-1] if turn in SIDEWAYS else size
-        resized = _opaque(image).resize(lying, FILTERS[settings.resample], reducing_gap=reducing_gap)
+        resized = opaque(image).resize(lying, FILTERS[settings.resample], reducing_gap=reducing_gap)
         return resized if turn is None else resized.transpose(turn)
 
 
-def _orientation(read_exif: Callable[[], Image.Exif]) -> int:
+def orientation_of(read_exif: Callable[[], Image.Exif]) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 where there is none or what is there cannot be read."""
     try:
         return int(read_exif().get(ORIENTATION, 1))
     except Exception:  # noqa: BLE001 - a good picture with damaged EXIF is a good picture
         return 1
 
 
-def _opaque(image: Image.Image) -> Image.Image:
+def opaque(image: Image.Image) -> Image.Image:
     """Return `image` as RGB, transparency laid on white: before resizing, or hidden colours would bleed into edges."""
     if image.mode == "F" or image.mode.startswith("I"):
         image = _eight_bit(image)
@@ -162,6 +165,9 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Scale 16-bit grey to 8 bits (Pillow's own conversion clips at 255); stretch what has no natural white."""
+    if image.mode.startswith("I;16"):  # by a table: eight bytes for each pixel of a large picture are spared
+        table = (np.arange(65536) * (255 / 65535)).round().astype(np.uint8)
+        return Image.fromarray(table[np.asarray(image)])
     values = np.nan_to_num(np.asarray(image, dtype=np.float64))
     low, high = 0.0, 65535.0
     if image.mode == "F" or values.min() < low or values.max() > high:
