@@ -16,6 +16,7 @@ from carnac.core.errors import InputError
 from carnac.core.places import Folder, Place, absolute, open_binary
 from carnac.core.schema import DOCUMENTS
 from carnac.core.stores import store_errors
+from carnac.core.taken_down import TakenDown
 from carnac.engine.part import LOST, Part
 from carnac.engine.run import Runner
 from carnac.engine.unit import Stage, Unit, outside_digests, unit_names
@@ -55,6 +56,7 @@ class AdoptTask:
     kind: Kind
     file: Place
     limit: int | None
+    taken_down: TakenDown
 
 
 def check(recipe: AdoptRecipe) -> Sequence[tuple[Location, str]]:
@@ -73,9 +75,10 @@ def run(recipe: AdoptRecipe, runner: Runner) -> None:
     kind: Kind = "pairs" if recipe.obelics is None else "obelics"
     patterns = recipe.obelics or recipe.pairs or ()
     files = find_files(patterns, example="*.tar" if kind == "pairs" else "*.parquet")
+    taken_down = TakenDown.read([recipe.output])
     units = []
     for name, file, digest in zip(unit_names(files), files, outside_digests(files), strict=True):
-        task = AdoptTask(kind=kind, file=file, limit=recipe.limit)
+        task = AdoptTask(kind=kind, file=file, limit=recipe.limit, taken_down=taken_down)
         units.append(STAGE.unit(name, task, settings={"kind": kind, "limit": recipe.limit}, inputs=[digest]))
     entries = runner.do(STAGE, units, recipe.output)
     # Images of pairs lie in the tars: the images job looks for them there.
@@ -96,7 +99,7 @@ def adopt_file(unit: Unit, part: Part) -> None:
         part.count("records")
         document = part.attempt(f"{task.file.name}@{number}", obelics_document, row, task.file.name, number)
         if document is not LOST:
-            write_document(part, document)
+            write_document(part, document, taken_down=task.taken_down)
 
 
 def _adopt_pairs(task: AdoptTask, part: Part) -> None:
@@ -112,7 +115,7 @@ def _adopt_pairs(task: AdoptTask, part: Part) -> None:
         part.count("records")
         document = part.attempt(name, pair_document, pair, task.file.name)
         if document is not LOST:
-            write_document(part, document)
+            write_document(part, document, taken_down=task.taken_down)
 
 
 def _rows(file: Place) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from carnac.core.errors import RecordError
 from carnac.core.places import Place, is_local, read_bytes
-from carnac.images.inspect import inspect_image
+from carnac.core.taken_down import TakenDown
+from carnac.images.inspect import take_image
 from carnac.images.settings import ImageSettings
 from carnac.shards.conversations import Conversation, conversation_row, root_of
 from carnac.shards.settings import QuestionListSettings, SplitSettings
@@ -59,15 +60,23 @@ class RowMaker:
     def row(self, conversation: Conversation, metadata: Mapping[str, Any]) -> dict[str, Any]:
         """Return the row (`core.schema.SAMPLES`) of the conversation that `is_mine` was asked of last.
 
-        Raises RecordError, as `inspect_image`.
+        Raises RecordError, as `take_image`.
         """
         named = {name: self._named[name] for name in self._read if name in self._named}
         for name, payload in self._read.items():
             if name not in named:
-                facts = inspect_image(payload, self.settings.inspect)
-                named[name] = (payload, f"{facts.sha256}.{facts.media_type.partition('/')[2]}")
+                taken = take_image(payload, self.settings.inspect)
+                kind = taken.facts.media_type.partition("/")[2]
+                named[name] = (taken.payload, f"{taken.facts.sha256}.{kind}")
         self._named = named
         return conversation_row(conversation, named, self.settings.source, metadata)
+
+    def has_any(self, taken_down: TakenDown) -> bool:
+        """Say whether a picture of the conversation that `row` was last asked for was taken down, as read or kept."""
+        if not taken_down.images:
+            return False
+        kept = (name.partition(".")[0] for _, name in self._named.values())
+        return taken_down.has_image(*kept, *(hashlib.sha256(payload).hexdigest() for payload in self._read.values()))
 
     def _bytes_of(self, name: str) -> bytes:
         return picture_bytes(self.settings.folder, name, self.settings.inspect.max_image_bytes + 1)

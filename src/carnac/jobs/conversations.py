@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import IO, Any, Literal
 
@@ -12,6 +12,7 @@ from pydantic import Field
 from carnac.core.errors import InputError, RecordError
 from carnac.core.places import Folder, Place, absolute, open_binary
 from carnac.core.stores import store_errors
+from carnac.core.taken_down import NOTHING, TakenDown
 from carnac.engine.part import LOST, Part
 from carnac.engine.run import Runner
 from carnac.engine.unit import Stage, Unit
@@ -77,6 +78,7 @@ class ConversationsTask:
     slice: Slice
     rows: RowSettings
     limit: int | None
+    taken_down: TakenDown = NOTHING
 
 
 def check(recipe: ConversationsRecipe) -> Sequence[tuple[Location, str]]:
@@ -97,9 +99,11 @@ def run(recipe: ConversationsRecipe, runner: Runner) -> None:
     by_picture = recipe.format == "questions"
     trained = look_through(train, recipe.images, recipe.limit, by_picture=by_picture)
     held_out = look_through(heldout, recipe.images, recipe.limit, by_picture=by_picture)
+    taken_down = TakenDown.read([recipe.output])
     for split in SPLITS:
         chosen = held_out if split == "heldout" and held_out else trained
-        units = [unit for file in chosen for unit in _units(recipe, split, file)]
+        planned = [unit for file in chosen for unit in _units(recipe, split, file)]
+        units = [replace(unit, task=replace(unit.task, taken_down=taken_down)) for unit in planned]
         folder = recipe.output / split
         entries = runner.do(STAGE, units, folder)
         inputs = {"files": [absolute(file.place) for file in chosen]}
@@ -161,6 +165,9 @@ def _rows(task: ConversationsTask, part: Part, stream: IO[bytes]) -> Iterator[di
                 return None
             raise
         row = maker.row(conversation, _metadata(task, record=record))
+        if maker.has_any(task.taken_down):
+            part.count("taken_down")
+            return None
         if conversation.num_unanswered:
             part.count("unanswered", conversation.num_unanswered)
         return row
@@ -193,7 +200,11 @@ def _rows_about_pictures(task: ConversationsTask, part: Part, stream: IO[bytes])
             if maker.leaves_losses:
                 return []
             raise
-        return [maker.row(conversation, _metadata(task, picture=picture)) for conversation in conversations]
+        rows = [maker.row(conversation, _metadata(task, picture=picture)) for conversation in conversations]
+        if maker.has_any(task.taken_down):
+            part.count("taken_down", len(rows))
+            return []
+        return rows
 
     for picture in islice(asked, task.slice.first, task.slice.first + task.slice.number):
         rows = part.attempt(f"{task.file.name}:{picture}", made, picture)
@@ -207,4 +218,4 @@ def _metadata(task: ConversationsTask, **where: str | int) -> dict[str, Any]:
 
 
 # Row groups of 64, as of documents: what a training reader fetches at once.
-STAGE = Stage(name="shards", version=1, schema=samples_schema(), work=write_conversations, rows_per_group=64)
+STAGE = Stage(name="shards", version=2, schema=samples_schema(), work=write_conversations, rows_per_group=64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -12,6 +12,7 @@ from carnac.archive.records import Damage, read_responses
 from carnac.core.errors import InputError
 from carnac.core.places import Folder, Place, absolute, source_of
 from carnac.core.schema import DOCUMENTS
+from carnac.core.taken_down import NOTHING, TakenDown
 from carnac.engine.part import LOST, Part
 from carnac.engine.run import Runner
 from carnac.engine.unit import Stage, Unit, outside_digests, unit_names
@@ -71,6 +72,7 @@ class CrawlTask:
     warc: Place
     settings: ExtractSettings
     limit: int | None
+    taken_down: TakenDown = NOTHING
 
 
 def check(recipe: CrawlRecipe) -> Sequence[tuple[Location, str]]:
@@ -100,7 +102,10 @@ def run(recipe: CrawlRecipe, runner: Runner) -> None:
     """Write `documents/`."""
     if mistakes := check(recipe):
         raise InputError("; ".join(f"{location[-1]}: {sentence}" for location, sentence in mistakes))
-    units, inputs = _plan(recipe)
+    planned, inputs = _plan(recipe)
+    # No part of a key: what is there was cleaned by the take-down itself.
+    taken_down = TakenDown.read([recipe.output])
+    units = [replace(unit, task=replace(unit.task, taken_down=taken_down)) for unit in planned]
     entries = runner.do(STAGE, units, recipe.output)
     runner.publish(STAGE, recipe.output, entries, recipe.extract.model_dump(mode="json"), inputs)
     if not runner.changes_nothing:
@@ -168,7 +173,7 @@ def write_archive(task: CrawlTask, part: Part) -> None:
         part.count("pages")
         extracted = part.attempt(name, extract_page, record, task.warc.name, task.settings)
         if extracted is not LOST:
-            write_document(part, extracted.document, extracted.dropped)
+            write_document(part, extracted.document, extracted.dropped, task.taken_down)
 
 
 STAGE = Stage(name="documents", version=2, schema=DOCUMENTS, work=make_documents)

@@ -13,6 +13,7 @@ from carnac.archive.records import Response
 from carnac.core.errors import InputError
 from carnac.core.places import Place, absolute, below, is_local, open_binary
 from carnac.core.stores import store_errors
+from carnac.core.taken_down import NOTHING, TakenDown
 from carnac.engine.part import LOST, Part
 from carnac.engine.unit import Stage, Unit, outside_digests
 from carnac.jobs.documents import MAX_PAYLOAD_BYTES, write_document
@@ -38,6 +39,7 @@ class PagesTask:
 
     files: tuple[PageFile, ...]
     settings: ExtractSettings
+    taken_down: TakenDown = NOTHING
 
 
 def find_pages(patterns: Sequence[str], base_url: str) -> list[PageFile]:
@@ -96,7 +98,7 @@ def write_pages(task: PagesTask, part: Part) -> None:
             continue
         part.count("pages")
         if extracted is not LOST:
-            write_document(part, extracted.document, extracted.dropped)
+            write_document(part, extracted.document, extracted.dropped, task.taken_down)
 
 
 def _extract_page(file: PageFile, settings: ExtractSettings) -> Extracted | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from carnac.archive.pointers import PointedRecords, Pointer, count_pointers, read_pointers
 from carnac.core.errors import RecordError
 from carnac.core.places import Place
+from carnac.core.taken_down import NOTHING, TakenDown
 from carnac.engine.part import LOST, Part
 from carnac.engine.unit import Stage, Unit, outside_digests, unit_names
 from carnac.jobs.documents import MAX_PAYLOAD_BYTES, write_document
@@ -25,6 +26,7 @@ class PointersTask:
     stop: int
     root: Place
     settings: ExtractSettings
+    taken_down: TakenDown = NOTHING
 
 
 def pointer_units(
@@ -66,7 +68,7 @@ def write_pointed(task: PointersTask, part: Part) -> None:
             part.count("pages")
             extracted = part.attempt(name, extract_page, page, name.rpartition("@")[0], task.settings)
             if extracted is not LOST:
-                write_document(part, extracted.document, extracted.dropped)
+                write_document(part, extracted.document, extracted.dropped, task.taken_down)
 
 
 def _names(pointers: Sequence[Pointer]) -> list[str]:
