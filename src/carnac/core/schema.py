@@ -47,21 +47,42 @@ DOCUMENTS = pa.schema(
     ]
 )
 
-# One row per image URL with its final state. `status` is "kept" or "dropped"; `reason` says why it was dropped.
-# `source` is "warc" or "http". The bytes of a kept image are `length` bytes at `offset` of `packs/<pack>`.
+# One row per image URL with its final state. `status` is "kept", "dropped" or "deferred" (no round was left to ask
+# again); `reason` and `detail` say why it is not kept. `source` is "warc", "pairs" or "http", null if none was asked.
+# `sha256` is that of the bytes stored, `received_sha256` of those that came. Width and height are as shown: upright.
+# `phash` is a DCT hash of 64 bits. The bytes of a kept image are `length` bytes at `offset` of `packs/<pack>`.
 IMAGES = pa.schema(
     [
         ("url", pa.string()),
         ("status", pa.string()),
         ("reason", pa.string()),
+        ("detail", pa.string()),
         ("source", pa.string()),
+        ("location", pa.string()),  # where the last redirect led, null without one
+        ("rounds", pa.int16()),  # in which it was asked for
+        ("received_bytes", pa.int64()),  # over HTTP, of all tries
         ("sha256", pa.string()),
+        ("received_sha256", pa.string()),
         ("media_type", pa.string()),
         ("width", pa.int32()),
         ("height", pa.int32()),
+        ("phash", pa.uint64()),
         ("pack", pa.string()),
         ("offset", pa.int64()),
         ("length", pa.int64()),
+    ]
+)
+
+# An image of a document, found: a kept image at (`row`, `block`) of the documents part of the same unit, in that order.
+FOUND = pa.schema(
+    [
+        ("id", pa.string()),
+        ("row", pa.int32()),
+        ("block", pa.int32()),
+        *(
+            IMAGES.field(name)
+            for name in ("url", "sha256", "media_type", "width", "height", "phash", "pack", "offset", "length")
+        ),
     ]
 )
 

@@ -33,6 +33,13 @@ class CheckingJob(Job, Protocol):
         """Return (location, sentence) per mistake."""
 
 
+class PreloadingJob(Job, Protocol):
+    """A job whose units need modules that are costly to import."""
+
+    def preload(self, recipe: Recipe) -> tuple[str, ...]:
+        """Return the names of modules that the fork server imports once for all units."""
+
+
 def load_job(name: str) -> Job:
     """Import the module of a job."""
     return cast("Job", importlib.import_module(f"carnac.jobs.{name}"))

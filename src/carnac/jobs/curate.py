@@ -30,7 +30,7 @@ from carnac.engine.run import Runner
 from carnac.engine.storage import write_file
 from carnac.engine.tables import read_rows, read_table
 from carnac.engine.unit import Stage, Unit, digest_of
-from carnac.jobs.kept import kept_images
+from carnac.jobs.images_found import read_found
 from carnac.jobs.recipes import keep_recipe
 from carnac.jobs.repeats import SearchLimits, found_between, found_in, search_repeats
 from carnac.recipe.settings import DocumentsFolder, Reads, Recipe
@@ -83,10 +83,10 @@ def check(recipe: CurateRecipe) -> list[tuple[Location, str]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalsTask:
-    """What a worker needs to measure one part."""
+    """What a worker needs to measure one part. `found` are the images of its documents."""
 
     documents: Place
-    images: Manifest | None
+    found: Place | None
     limit: int | None
 
 
@@ -118,11 +118,12 @@ def run(recipe: CurateRecipe, runner: Runner) -> None:
 
 
 def _measure(recipe: CurateRecipe, runner: Runner, documents: Manifest) -> Manifest:
-    images = None if recipe.images is None else read_manifest(recipe.images, "images")
+    images = None if recipe.images is None else read_found(recipe.images)
     units = []
     for entry in documents.parts:
-        task = SignalsTask(documents=entry.path, images=images, limit=recipe.limit)
-        inputs = [entry.digest, "" if images is None else images.digest]
+        found = None if images is None else images.part(entry.unit)
+        task = SignalsTask(documents=entry.path, found=None if found is None else found.path, limit=recipe.limit)
+        inputs = [entry.digest, "" if found is None else found.digest]
         units.append(SIGNALS_STAGE.unit(entry.unit, task, settings={"limit": recipe.limit}, inputs=inputs))
     folder = recipe.output / "signals"
     entries = runner.do(SIGNALS_STAGE, units, folder)
@@ -171,8 +172,8 @@ def _judge(
 def measure_unit(unit: Unit, part: Part) -> None:
     """Write the signals of one documents part, row for row."""
     task: SignalsTask = unit.task
-    images = {} if task.images is None else kept_images(task.images)
-    measures = {url: ImageMeasure(width=row["width"], height=row["height"], kept=True) for url, row in images.items()}
+    found = () if task.found is None else read_rows(task.found, ["url", "width", "height"])
+    measures = {row["url"]: ImageMeasure(width=row["width"], height=row["height"], kept=True) for row in found}
     for number, row in enumerate(read_rows(task.documents)):
         document = document_from_row(row)
         if task.limit is not None and number >= task.limit:

@@ -15,7 +15,7 @@ from carnac.core.errors import InputError, RecipeError
 from carnac.core.places import Place, library_of, read_bytes
 from carnac.engine.run import EarlyEnd, Runner
 from carnac.engine.storage import write_file
-from carnac.jobs import CheckingJob, RecipeModels, load_job
+from carnac.jobs import CheckingJob, PreloadingJob, RecipeModels, load_job
 from carnac.recipe.folders import check_folders
 from carnac.recipe.load import LoadedRecipe, load_recipes, parse_overrides
 from carnac.recipe.mistakes import Mistake
@@ -60,6 +60,10 @@ def run_recipes(recipes: Sequence[LoadedRecipe], runner: Runner) -> None:
     ]
     # In the fork server once, not in the child of every unit: with a store, that is half of what a small unit costs.
     libraries = {library for folder in folders if (library := library_of(folder)) is not None}
+    for recipe in recipes:
+        job = load_job(recipe.settings.job)
+        if hasattr(job, "preload"):
+            libraries.update(cast("PreloadingJob", job).preload(recipe.settings))
     runner = dataclasses.replace(runner, preload=(*runner.preload, *sorted(libraries)))
     for recipe in recipes:
         runner.reporter.say(f"== {recipe.source.path} ({recipe.settings.job})")
