@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tarfile
+import threading
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 from images_samples import warc_images
 
 from carnac.core.errors import InputError
-from carnac.images.pack import PackWriter, read_image
+from carnac.images import pack as pack_module
+from carnac.images.pack import PackWriter, read_image, read_pack
 
 
 def digest(payload: bytes) -> str:
@@ -115,3 +118,54 @@ def test_any_payloads_come_back(tmp_path_factory: pytest.TempPathFactory, payloa
     assert path.stat().st_size % 512 == 0
     with tarfile.open(path) as tar:
         assert len(tar.getnames()) == len(set(payloads))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    payloads=st.lists(st.binary(min_size=1, max_size=1500), min_size=1, max_size=8),
+    wanted=st.lists(st.integers(0, 7)),
+    block_bytes=st.integers(1, 3000),
+)
+def test_members_come_once_each_in_the_order_of_the_file(
+    tmp_path_factory: pytest.TempPathFactory, payloads: list[bytes], wanted: list[int], block_bytes: int
+) -> None:
+    path = tmp_path_factory.mktemp("packs") / "pack.tar"
+    places = write(path, payloads)
+    members = [places[number % len(places)] for number in wanted]
+    contents = dict(zip(places, payloads, strict=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pack_module, "BLOCK_BYTES", block_bytes)
+        read = list(read_pack(path, members))
+    assert read == [(member, contents[member]) for member in sorted(set(members))]
+
+
+def test_a_pack_is_read_in_one_pass_from_what_cannot_go_back(tmp_path: Path) -> None:
+    payloads = list(warc_images().values())
+    places = write(tmp_path / "pack.tar", payloads)
+    os.mkfifo(tmp_path / "pipe")  # neither seek nor a read at an offset works on it
+    content = (tmp_path / "pack.tar").read_bytes()
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(content))
+    writer.start()
+    read = dict(read_pack(tmp_path / "pipe", places))
+    writer.join()
+    assert read == dict(zip(places, payloads, strict=True))
+
+
+def test_reading_ends_with_the_last_member_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "pack.tar"
+    places = write(path, [b"a" * 1000, b"b" * 1000])
+    with path.open("r+b") as file:
+        file.truncate(places[0][0] + 1000)
+    assert list(read_pack(path, places[:1])) == [(places[0], b"a" * 1000)]
+    with pytest.raises(InputError, match=r"pack\.tar: ends at 1,512, wanted 1,000 bytes at offset 2,048"):
+        list(read_pack(path, places))
+
+
+def test_members_that_overlap_are_a_damaged_table(tmp_path: Path) -> None:
+    path = tmp_path / "pack.tar"
+    ((offset, _),) = write(path, [b"a" * 1000])
+    for members in ([(offset, 1000), (offset + 1, 10)], [(offset, 10), (offset, 11)], [(-1, 5)], [(offset, -1)]):
+        with pytest.raises(InputError, match="table of images is damaged"):
+            list(read_pack(path, members))
+    with pytest.raises(InputError, match=r"none\.tar: cannot be read \(No such file"):
+        list(read_pack(tmp_path / "none.tar", [(0, 1)]))

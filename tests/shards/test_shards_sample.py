@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -39,8 +40,13 @@ def _image_bytes(url: str) -> tuple[bytes, str] | None:
     return None if "gone" in url else (url.encode(), url.rpartition("/")[2])
 
 
+def _of_block(document: dict[str, Any]) -> Callable[[int], tuple[bytes, str] | None]:
+    return lambda block: _image_bytes(document["images"][block])
+
+
 def _sample(blocks: list[Block]) -> dict[str, Any] | None:
-    return sample_of(_document(blocks), [keep for _, _, keep in blocks], _image_bytes, "web")
+    document = _document(blocks)
+    return sample_of(document, [keep for _, _, keep in blocks], _of_block(document), "web")
 
 
 @settings(deadline=None)
@@ -101,7 +107,7 @@ def test_metadata_tells_where_a_sample_is_from() -> None:
 
 def test_a_mask_of_another_document_is_our_own_mistake() -> None:
     with pytest.raises(ValueError, match="shorter"):
-        sample_of(_document([("one", None, True), ("two", None, True)]), [True], _image_bytes, "web")
+        sample_of(_document([("one", None, True), ("two", None, True)]), [True], lambda _: None, "web")
 
 
 def test_the_held_out_share_is_what_was_asked_for() -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import re
 import tarfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import IO, BinaryIO, Self
 
 from carnac.core.errors import InputError
-from carnac.core.places import Place, read_bytes
+from carnac.core.places import Place, open_binary, read_bytes
+from carnac.core.stores import store_errors
 from carnac.images.settings import MediaType
 
 EXTENSIONS: dict[MediaType, str] = {
@@ -23,6 +25,8 @@ EXTENSIONS: dict[MediaType, str] = {
     "image/webp": ".webp",
     "image/gif": ".gif",
 }
+# Read at once of a pack that is read whole: 100 images of 40 kB, so the calls cost nothing beside the copying.
+BLOCK_BYTES = 4 << 20
 
 
 class PackWriter:
@@ -84,3 +88,49 @@ def read_image(pack: Place, offset: int, length: int) -> bytes:
             "the one that the table was written with: remove the images folder and run its recipe again"
         )
     return payload
+
+
+def read_pack(pack: Place, members: Sequence[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], bytes]]:
+    """Yield each of `members` (offset, length) once, ascending, with its bytes: one pass from the front, no seek.
+
+    Reading ends with the last of them. A block and the longest member are held. Raises `InputError` when the pack is
+    gone or ends too soon, or when members overlap.
+    """
+    stop = 0
+    wanted = sorted(set(members))
+    for offset, length in wanted:
+        if offset < stop or length < 0:
+            raise InputError(
+                f"{pack}: {length} bytes wanted at offset {offset}, where those before end at {stop}. The table of "
+                "images is damaged: remove the images folder and run its recipe again."
+            )
+        stop = offset + length
+    try:
+        with store_errors(pack), open_binary(pack) as stream:
+            yield from _members(stream, wanted)
+    except EOFError as error:
+        raise InputError(
+            f"{pack}: {error}. The pack is cut short or not the one that the table was written with: remove the "
+            "images folder and run its recipe again."
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"{pack}: cannot be read ({error.strerror or error}). Run the recipe that writes the images again."
+        ) from error
+
+
+def _members(stream: IO[bytes], wanted: Sequence[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], bytes]]:
+    """Yield `wanted`, sorted and apart, of a stream at its beginning. Raises EOFError where it ends before one does."""
+    block, start = b"", 0  # the bytes held, and where in the pack they begin
+    for offset, length in wanted:
+        pieces, needed = [], offset + length
+        while True:
+            place = max(offset - start, 0)
+            pieces.append(block[place : needed - start])
+            if start + len(block) >= needed:
+                break
+            start += len(block)
+            block = stream.read(BLOCK_BYTES)
+            if not block:
+                raise EOFError(f"ends at {start:,}, wanted {length:,} bytes at offset {offset:,}")
+        yield (offset, length), pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -1,7 +1,11 @@
-"""Kept documents and their images to samples: one documents part becomes one shard of each split."""
+"""Kept documents and their images to samples: one documents part becomes one shard of each split.
+
+Which documents and images: shards_choice.py. How the images come from the packs: shards_gather.py, shards_images.py.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -9,21 +13,21 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from carnac.core.places import Folder, Place
-from carnac.core.schema import REPEATS
-from carnac.engine.aligned import read_aligned
-from carnac.engine.manifest import Manifest, read_manifest
+from carnac.core.taken_down import TakenDown
+from carnac.engine.manifest import read_manifest
 from carnac.engine.part import LOST, Part
 from carnac.engine.run import Runner
-from carnac.engine.tables import read_rows
 from carnac.engine.unit import Stage, Unit
-from carnac.images.pack import read_image
-from carnac.jobs.kept import kept_images
+from carnac.jobs.images_found import read_found
 from carnac.jobs.recipes import keep_recipe
+from carnac.jobs.shards_choice import Choice, chosen_of
+from carnac.jobs.shards_gather import FOLDER, Wanted, gather, remove_gathered
+from carnac.jobs.shards_images import Gathered, GatheredImages, ImageSource, PackedImages
 from carnac.recipe.settings import DocumentsFolder, ImagesFolder, MasksFolder, Reads, Recipe
 from carnac.shards.features import samples_schema
-from carnac.shards.sample import sample_of
-from carnac.shards.settings import SplitSettings
-from carnac.shards.split import SPLITS, Split, split_folders, split_of
+from carnac.shards.sample import COLUMNS, sample_of
+from carnac.shards.settings import GatherSettings, SplitSettings
+from carnac.shards.split import SPLITS, Split, split_folders
 
 
 class ShardsRecipe(Recipe):
@@ -39,6 +43,7 @@ class ShardsRecipe(Recipe):
     output: Folder = Field(description="folder for the shards: train/ and heldout/")
     source: str = Field(default="web", description="name of this source in mixtures and per-source losses")
     split: SplitSettings = Field(default=SplitSettings(), description="the held-out split")
+    gather: GatherSettings = Field(default=GatherSettings(), description="how images are brought from their packs")
 
     def folders_written(self) -> Iterator[tuple[str, str, Place]]:
         """Yield the two splits."""
@@ -50,60 +55,97 @@ RECIPE = ShardsRecipe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardTask:
-    """What a worker needs for one shard of one split."""
+    """What a worker needs for one shard of one split. `gathered` is None where images are read from the packs."""
 
-    document: Place
-    mask: Place
+    documents_unit: str
+    choice: Choice
     split: Split
-    recipe: ShardsRecipe
-    images: Manifest
-    repeats: Manifest | None
+    source: str
+    packs: Place
+    gathered: tuple[Gathered, ...] | None
+    buffer_bytes: int
 
 
 def run(recipe: ShardsRecipe, runner: Runner) -> None:
     """Write `shards/train` and `shards/heldout`."""
+    settings: dict[str, Any] = {
+        "source": recipe.source,
+        "split": recipe.split.model_dump(mode="json"),
+        "limit": recipe.limit,
+    }
+    wanted = _wanted(recipe, settings)
+    units = {split: [_shard(recipe, each, split) for each in wanted] for split in SPLITS}
+    if not runner.changes_nothing:
+        missing = [unit for split in SPLITS for unit in runner.missing(units[split], recipe.output / split)]
+        if missing:
+            names = {unit.task.documents_unit for unit in missing}
+            packs, size = recipe.images / "packs", recipe.gather.group_mb * 1_000_000
+            gathered = gather(runner, recipe.output / FOLDER, packs, wanted, names, size)
+            units = {split: [_with(unit, gathered) for unit in units[split]] for split in SPLITS}
+    for split in SPLITS:
+        folder = recipe.output / split
+        entries = runner.do(STAGE, units[split], folder)
+        inputs = {name: str(getattr(recipe, name)) for name in ("documents", "images", "masks")}
+        runner.publish(STAGE, folder, entries, settings, inputs)
+    if not runner.changes_nothing:
+        remove_gathered(recipe.output / FOLDER)
+        keep_recipe(recipe, recipe.output)
+
+
+def _wanted(recipe: ShardsRecipe, settings: dict[str, Any]) -> list[Wanted]:
     documents = read_manifest(recipe.documents, "documents")
     masks = read_manifest(recipe.masks, "masks")
-    images = read_manifest(recipe.images, "images")
+    found = read_found(recipe.images)
     repeats = None if recipe.repeats is None else read_manifest(recipe.repeats, "repeats")
-    settings = {"source": recipe.source, "split": recipe.split.model_dump(mode="json"), "limit": recipe.limit}
-    shared = [images.digest, "" if repeats is None else repeats.digest]
-    for split in SPLITS:
-        units = []
-        for entry in documents.parts:
-            mask = masks.part(entry.unit)
-            task = ShardTask(
-                document=entry.path, mask=mask.path, split=split, recipe=recipe, images=images, repeats=repeats
-            )
-            inputs = [entry.digest, mask.rows_digest, *shared]
-            units.append(STAGE.unit(f"{split}-{entry.unit}", task, settings={**settings, "part": split}, inputs=inputs))
-        folder = recipe.output / split
-        entries = runner.do(STAGE, units, folder)
-        names = {name: str(getattr(recipe, name)) for name in ("documents", "images", "masks")}
-        runner.publish(STAGE, folder, entries, settings, names)
-    if not runner.changes_nothing:
-        keep_recipe(recipe, recipe.output)
+    # No part of a key: a take-down removes its victims from the shards that are there itself.
+    taken_down = TakenDown.read([recipe.output, recipe.documents, recipe.images])
+    wanted = []
+    for entry in documents.parts:
+        mask, images = masks.part(entry.unit), found.part(entry.unit)
+        choice = Choice(
+            documents=entry.path,
+            mask=mask.path,
+            found=images.path,
+            repeats=() if repeats is None else tuple(part.path for part in repeats.parts),
+            split=recipe.split,
+            limit=recipe.limit,
+            taken_down=taken_down,
+        )
+        inputs = (entry.digest, mask.rows_digest, images.digest, "" if repeats is None else repeats.digest)
+        wanted.append(Wanted(unit=entry.unit, choice=choice, settings=settings, inputs=inputs))
+    return wanted
+
+
+def _shard(recipe: ShardsRecipe, wanted: Wanted, split: Split) -> Unit:
+    task = ShardTask(
+        documents_unit=wanted.unit,
+        choice=wanted.choice,
+        split=split,
+        source=recipe.source,
+        packs=recipe.images / "packs",
+        gathered=None,
+        buffer_bytes=recipe.gather.buffer_mb * 1_000_000,
+    )
+    settings = {**wanted.settings, "part": split}
+    return STAGE.unit(f"{split}-{wanted.unit}", task, settings=settings, inputs=wanted.inputs)
+
+
+def _with(unit: Unit, gathered: tuple[Gathered, ...]) -> Unit:
+    return dataclasses.replace(unit, task=dataclasses.replace(unit.task, gathered=gathered))
 
 
 def write_samples(unit: Unit, part: Part) -> None:
     """Write the samples of one documents part that fall into one split."""
     task: ShardTask = unit.task
-    recipe = task.recipe
-    images = kept_images(task.images)
-    roots = {} if task.repeats is None else _roots(task.repeats)
-
-    def image_bytes(url: str) -> tuple[bytes, str] | None:
-        row = images.get(url)
-        if row is None:
-            return None
-        payload = read_image(recipe.images / "packs" / row["pack"], row["offset"], row["length"])
-        return payload, f"{row['sha256']}.{row['media_type'].partition('/')[2]}"
-
-    for written, (row, document, mask) in enumerate(_kept(task, roots)):
-        if recipe.limit is not None and written >= recipe.limit:
-            break
-        name = f"{document['id']}@{row}"
-        sample = part.attempt(name, sample_of, document, mask["keep_block"], image_bytes, recipe.source)
+    images: ImageSource = PackedImages(task.packs)
+    if task.gathered is not None:
+        images = GatheredImages(task.gathered, task.documents_unit, task.split, task.buffer_bytes)
+    for chosen in chosen_of(task.choice, COLUMNS):
+        if chosen.split != task.split:
+            continue
+        document, image_bytes = chosen.document, images.take(chosen.found)
+        name = f"{document['id']}@{chosen.row}"
+        sample = part.attempt(name, sample_of, document, chosen.keep_block, image_bytes, task.source)
         if sample is LOST:
             continue
         if sample is None:
@@ -115,34 +157,5 @@ def write_samples(unit: Unit, part: Part) -> None:
         part.write(sample)
 
 
-def _kept(task: ShardTask, roots: dict[str, str]) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
-    """Yield (row, document, mask) of the kept documents of the task's split."""
-    recipe = task.recipe
-    for row, rows in enumerate(read_aligned({"document": task.document, "mask": task.mask})):
-        document, mask = rows["document"], rows["mask"]
-        root = roots.get(document["id"], document["id"])
-        if mask["keep"] and split_of(root, recipe.split.held_out, recipe.split.seed) == task.split:
-            yield row, document, mask
-
-
-def _roots(repeats: Manifest) -> dict[str, str]:
-    """Return the root of every duplicate; roots of roots are followed (a copy by text of a copy by URL)."""
-    assert "root" in REPEATS.names
-    roots: dict[str, str] = {}
-    for entry in repeats.parts:
-        for row in read_rows(entry.path, ["id", "root"]):
-            if row["id"] != row["root"]:
-                roots.setdefault(row["id"], row["root"])
-
-    def follow(name: str) -> str:
-        seen = set()
-        while name in roots and name not in seen:
-            seen.add(name)
-            name = roots[name]
-        return name
-
-    return {name: follow(name) for name in roots}
-
-
 # Row groups of 64: what a training reader fetches at once stays near a few tens of megabytes with pictures.
-STAGE = Stage(name="shards", version=1, schema=samples_schema(), work=write_samples, rows_per_group=64)
+STAGE = Stage(name="shards", version=2, schema=samples_schema(), work=write_samples, rows_per_group=64)

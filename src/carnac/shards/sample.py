@@ -7,23 +7,25 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 SEPARATOR = "\n\n"  # between merged blocks, as OBELICS joins paragraphs
+METADATA = ("url", "title", "language", "fetched_at", "warc_file", "warc_offset")
+COLUMNS = ("id", "texts", "images", *METADATA)  # of a document, all that a sample is made of
 
 
 def sample_of(
     document: Mapping[str, Any],
     keep_block: Sequence[bool],
-    image_bytes: Callable[[str], tuple[bytes, str] | None],
+    image_bytes: Callable[[int], tuple[bytes, str] | None],
     source: str,
 ) -> dict[str, Any] | None:
     """Return a row of `core.schema.SAMPLES`, or None when nothing is left.
 
-    `image_bytes(url)` returns (bytes, file name) of a kept image or None; an image without bytes leaves no trace, so
-    the texts around it are merged.
+    `image_bytes(block)` returns (bytes, file name) of a block's image, or None where it was not kept; an image without
+    bytes leaves no trace, so the texts around it are merged.
     """
     texts: list[str | None] = []
     images: list[dict[str, Any] | None] = []
     urls: list[str | None] = []
-    for text, url, keep in zip(document["texts"], document["images"], keep_block, strict=True):
+    for block, (text, url, keep) in enumerate(zip(document["texts"], document["images"], keep_block, strict=True)):
         if not keep:
             continue
         if text is not None:
@@ -33,15 +35,14 @@ def sample_of(
                 texts.append(text)
                 images.append(None)
                 urls.append(None)
-        elif (found := image_bytes(url)) is not None:
+        elif (found := image_bytes(block)) is not None:
             payload, name = found
             texts.append(None)
             images.append({"bytes": payload, "path": name})
             urls.append(url)
     if not texts:
         return None
-    kept = ("url", "title", "language", "fetched_at", "warc_file", "warc_offset")
-    metadata = {**{name: document[name] for name in kept}, "image_urls": urls}
+    metadata = {**{name: document[name] for name in METADATA}, "image_urls": urls}
     return {
         "id": document["id"],
         "source": source,

@@ -16,6 +16,20 @@ class SplitSettings(Settings):
     seed: int = Field(default=0, description="another seed gives another split")
 
 
+class GatherSettings(Settings):
+    """How images come from packs to shards. Nothing here changes the samples."""
+
+    group_mb: int = Field(
+        default=1000,
+        ge=1,
+        description="packs are read in groups of about this size, one group at a time per worker; at most 64 groups, "
+        "which are then larger",
+    )
+    buffer_mb: int = Field(
+        default=64, ge=1, description="memory of a worker for reading ahead in the files of all groups together"
+    )
+
+
 class QuestionListSettings(Settings):
     """How a list of single questions becomes conversations."""
 
