@@ -63,9 +63,10 @@ def test_every_chapter_and_card_is_there(tree: LexborHTMLParser) -> None:
         "7. Chat",
         "Where to look next",
     ]
-    # strips, thumbnails, 3 steps of the funnel, lost records, 2 documents, training (its figures, 5 drawings, the last
-    # steps), evaluation, 2 chats, the last word
-    assert len(tree.css("div.card")) == 19
+    # strips, thumbnails, images (figures, states, two tables of hosts, two drawings of sizes, samples), 3 steps of the
+    # funnel, lost records, 2 documents, training (its figures, 5 drawings, the last steps), evaluation, 2 chats, the
+    # last word
+    assert len(tree.css("div.card")) == 26
     assert len(tree.css("div.document")) == 2
     assert len(tree.css("div.chat")) == 2
     assert len(tree.css("div.strip")) == 3
@@ -95,11 +96,12 @@ def test_the_figures_are_those_of_the_files(tree: LexborHTMLParser) -> None:
     leads = texts(tree, "p.lead")
     assert any(lead.startswith("Addresses of images: 2 kept, 2 dropped: not in archive.") for lead in leads)
     assert any(lead.startswith("The model looks at its images") for lead in leads)
-    assert texts(tree, "details summary code") == ["text.num_words < 3 [paragraph]"]
-    assert texts(tree, "summary span.small")[0] == "took 1 text blocks, 1 words"
+    assert texts(tree, "details summary code") == ["dropped not_in_archive", "text.num_words < 3 [paragraph]"]
+    assert texts(tree, "summary span.small")[1] == "took 1 text blocks, 1 words"
     assert texts(tree, "div.card > div.small").count("It took nothing.") == 1
-    assert [len(row.css("td")) for row in tree.css("table tr")][:3] == [0, 4, 4]
-    widths = [node.attributes["style"] or "" for node in tree.css("div.bar b")]
+    # states, two tables of hosts, lost records
+    assert [len(row.css("td")) for row in tree.css("table tr")][:11] == [0, 6, 6, 0, 7, 7, 0, 7, 0, 4, 4]
+    widths = [node.attributes["style"] or "" for node in tree.css("div.card > div.bar b")][2:]
     assert widths[:3] == ["width:100.0%"] * 3
     assert widths[6].startswith("width:66.6")
 

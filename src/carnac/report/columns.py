@@ -16,6 +16,7 @@ from carnac.engine.manifest import Manifest
 from carnac.engine.tables import open_part, read_batches
 
 MAX_ROWS = 10_000  # of a stage looked at: under a second, and bounded whatever the size of the stage
+NAMES = ("phash",)  # numbers that only name something
 MAX_WORDS = 12  # a column with more distinct words names things instead of sorting them into kinds
 
 
@@ -27,7 +28,8 @@ def column_facts(manifest: Manifest) -> Iterator[tuple[str, int, str]]:
     if not manifest.parts:
         return
     schema = _schema(manifest.parts[0].path)
-    table = _first_table(manifest, [field.name for field in schema if _can_be_told(field.type)])
+    told = [field.name for field in schema if _can_be_told(field.type) and field.name not in NAMES]
+    table = _first_table(manifest, told)
     for name in table.column_names:
         column = table[name].combine_chunks()
         if _is_list(column.type):

@@ -26,6 +26,8 @@ MAX_DEPTH = 7  # folders in a row: out, tiny, curated, repeats, <pass>, keys, <k
 # Of a folder without a manifest each footer is a file to open: 0.1 s for so many on a disk, some seconds in a store.
 MAX_FOOTERS = 200
 PART = re.compile(r"([A-Za-z0-9._~-]+)-([0-9a-f]{16})\.parquet")
+# Parts of a job's inner steps that lie beside the stage's own: what the archives held, what each unit fetched.
+STEP_UNIT = re.compile(r"archived~.+|r\d{4}-p\d{4}-u\d{4}")
 CULPRITS = re.compile(r"\.([A-Za-z0-9._~-]+)-([0-9a-f]{16})\.culprits\.json")
 
 Status = Literal["done", "running", "failed", "stopped", "unfinished"]
@@ -44,13 +46,15 @@ class StageFolder:
     """One folder of a stage. `name` is relative to the folder that is shown.
 
     `content` is its manifest; where it has none (`is_finished` false), one drawn from the first `MAX_FOOTERS` of the
-    `num_parts` that are committed. `state` is that of the run that works or died in it.
+    `num_parts` that are committed. `steps` are the units of inner steps (of `images`: archives, fetching) whose parts
+    lie there too, and are no part of the content. `state` is that of the run that works or died in it.
     """
 
     name: str
     content: Manifest
     is_finished: bool
     num_parts: int
+    steps: tuple[Unit, ...]
     status: Status
     state: RunState | None
     num_done: int
@@ -107,29 +111,33 @@ def find_folders(root: Place, names: Sequence[str]) -> Iterator[StageFolder]:
 
 def _read_folder(folder: Place, name: str, files: Sequence[str]) -> StageFolder:
     state = read_state(folder) if STATE in files else None
-    parts = [match for match in map(PART.fullmatch, files) if match]
+    units = [Unit(name=match[1], key=match[2], task=None) for match in map(PART.fullmatch, files) if match]
+    parts = [unit for unit in units if not STEP_UNIT.fullmatch(unit.name)]
+    steps = tuple(unit for unit in units if STEP_UNIT.fullmatch(unit.name))
     listed = read_listed(folder) if MANIFEST in files else None
     # A part that is done again is missing for a while.
     is_finished = listed is not None and {entry.path.name for entry in listed.parts} <= set(files)
-    content = listed if listed is not None and is_finished else _committed(folder, parts, state)
-    done = set() if is_finished else {match[1] for match in parts}
+    content = listed if listed is not None and is_finished else _committed(folder, parts, state, bool(steps))
+    done = set() if is_finished else {unit.name for unit in units}
     return StageFolder(
         name=name,
         content=content,
         is_finished=is_finished,
         num_parts=len(content.parts) if is_finished else len(parts),
+        steps=steps,
         status=_status(state, is_finished),
         state=state,
-        num_done=0 if state is None else _num_done(state, done),
+        # Of a folder with several steps only the run knows which units are of the present one.
+        num_done=0 if state is None else _num_done(state, set() if steps else done),
         running=() if state is None else tuple(unit for unit in state.running if unit.unit not in done),
         culprits=tuple(_culprits(folder, files)),
     )
 
 
-def _committed(folder: Place, parts: Sequence[re.Match[str]], state: RunState | None) -> Manifest:
+def _committed(folder: Place, parts: Sequence[Unit], state: RunState | None, has_steps: bool) -> Manifest:
     """Return what is committed in a folder as a manifest would tell it."""
-    entries = collect_parts(folder, [Unit(name=part[1], key=part[2], task=None) for part in parts[:MAX_FOOTERS]])
-    stage, version = "unknown" if state is None else state.stage, 0
+    entries = collect_parts(folder, parts[:MAX_FOOTERS])
+    stage, version = "images" if has_steps else "unknown" if state is None else state.stage, 0
     if entries:
         ledger = read_ledger(entries[0].path)
         stage, version = ledger.stage, ledger.version

@@ -7,6 +7,7 @@ import shlex
 import textwrap
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +15,23 @@ from rich.table import Table
 from carnac.serve.terminal import printable
 
 WIDTH = 110
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """A table: its first column is a name, the others are numbers."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What there is to say: lines `(name, what)`, and tables."""
+
+    lines: tuple[tuple[str, str], ...]
+    tables: tuple[Figures, ...]
 
 
 def rendered(table: Table) -> str:

@@ -21,8 +21,10 @@ MAX_ABOVE = 4  # folders from a stage's to its recipe's: <pass>, repeats, keys, 
 
 # Which jobs write a stage, and in which counts the records stand that were not lost: where a stage counts what it
 # tried, a loss has a share. A lost page of `signals` keeps its row.
-JOBS = {"documents": ("crawl", "adopt"), "images": ("images",), "signals": ("curate",), "masks": ("curate",),
+JOBS = {"documents": ("crawl", "adopt"), "images": ("images",), "archived": ("images",), "fetched": ("images",),
+        "signals": ("curate",), "masks": ("curate",),
         "repeats": ("curate",), "repeat_keys": ("curate",), "shards": ("shards", "conversations"),
+        "routes": ("shards",), "gather": ("shards",),
         "tokenizer": ("train",), "pieces": ("train",), "plan": ("train",), "model": ("train",),
         "evaluation": ("evaluate",), "questions": ("ask",), "chat": ("chat",)}  # fmt: skip
 SOUND = {"documents": ("documents",), "shards": ("samples", "emptied"), "chat": ("prompts",)}
@@ -83,7 +85,7 @@ def lost_records(folder: StageFolder, recipes: Sequence[Place] = ()) -> LostReco
     if not counts and not folder.culprits:
         return None
     tried = _tried(content, sum(counts.values()))
-    recipe = _recipe(content, recipes) if counts and folder.is_finished else None
+    recipe = recipe_of(content, recipes) if counts and folder.is_finished else None
     samples = _samples(content, counts)
     reasons = [
         LostReason(
@@ -145,7 +147,7 @@ def command(recipe: Place | None, record: str) -> str:
     return f"carnac run {name} --record {shell_word(record)}{fetched}"
 
 
-def _recipe(content: Manifest, recipes: Iterable[Place]) -> Place | None:
+def recipe_of(content: Manifest, recipes: Iterable[Place] = ()) -> Place | None:
     """Return the recipe, as run, that wrote a folder: beside it or above it, else the only one of its job near."""
     jobs = JOBS.get(content.stage, ())
     folder: Place = content.folder

@@ -9,6 +9,9 @@ from typing import Any
 from carnac import __version__
 from carnac.core.places import Place
 from carnac.engine.tables import read_rows
+from carnac.report.images import ends_of
+from carnac.report.images_page import image_folders
+from carnac.report.images_thumbnails import kept_thumbnails, taken_by_rules
 from carnac.report.pictures import thumbnail
 from carnac.report.questions import accuracies, confusion, some_answers
 from carnac.report.reading import readable_conversations, readable_documents
@@ -40,7 +43,10 @@ def render(story: Story) -> str:
         tiles=_tiles(story),
         strips=_strips(story),
         thumbnails=_thumbnails(story),
+        has_shards=bool(story.find("shards")),
         images=_image_reasons(story),
+        image_folders=image_folders(story),
+        taken=taken_by_rules(story),
         under_way=[{"what": f"{found.title}: {found.what}", "units": found.units} for found in story.under_way],
         lost=story.lost,
         slowest=[unit for folder in story.folders for unit in slowest(folder)],
@@ -119,17 +125,17 @@ def _thumbnails(story: Story) -> list[str]:
                         return list(found.values())
                     if image is not None and image["bytes"] not in found and (small := thumbnail(image["bytes"], 96)):
                         found[image["bytes"]] = small
-    return list(found.values())
+    return list(found.values()) or kept_thumbnails(story, NUM_THUMBNAILS)
 
 
 def _image_reasons(story: Story) -> list[tuple[str, int]]:
-    """Return how many addresses were kept, and how many dropped for each reason: those first that took most."""
+    """Return how many addresses were kept, dropped and deferred for each reason: those first that took most."""
     counts: Counter[str] = Counter()
     for manifest in story.find("images"):
-        counts.update(manifest.counts)
-    dropped = Counter({name: number for name, number in counts.items() if name.startswith("dropped.")})
-    reasons = [(f"dropped: {name.removeprefix('dropped.').replace('_', ' ')}", n) for name, n in dropped.most_common()]
-    return [("kept", counts["kept"]), *reasons] if counts else []
+        counts.update(ends_of(manifest))
+    reasons = Counter({name: number for name, number in counts.items() if name != "kept"})
+    named = [(name.replace(".", ": ", 1).replace("_", " "), number) for name, number in reasons.most_common()]
+    return [("kept", counts["kept"]), *named] if counts else []
 
 
 def _funnel(story: Story) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from carnac.core.places import Place, is_local, read_bytes
 from carnac.engine.manifest import MANIFEST, Manifest
 from carnac.engine.tables import read_rows
 from carnac.report.folders import StageFolder, find_folders, names_below
+from carnac.report.images_steps import lost_in_steps
 from carnac.report.lost import RECIPE, LostRecords, lost_records
 from carnac.report.training import Training, find_trainings
 from carnac.report.under_way import UnderWay, under_way
@@ -69,8 +70,11 @@ class Story:
         return rows
 
 
-ORDER = ("documents", "signals", "repeat_keys", "repeats", "masks", "images", "shards", "tokenizer", "pieces", "plan",
-         "model", "evaluation", "questions", "chat")  # fmt: skip
+# Inner steps of jobs, in the order in which they come: shown by name, or while a run works or has stopped in one.
+STEPS_OF_IMAGES = ("wanted", "urls", "archived", "fetch_plan", "fetched", "settled", "joined", "found")
+STEPS_OF_SHARDS = ("routes", "gather")
+ORDER = ("documents", "signals", "repeat_keys", "repeats", "masks", *STEPS_OF_IMAGES, "images", *STEPS_OF_SHARDS,
+         "shards", "tokenizer", "pieces", "plan", "model", "evaluation", "questions", "chat")  # fmt: skip
 
 
 def read_story(folder: Place) -> Story:
@@ -78,10 +82,11 @@ def read_story(folder: Place) -> Story:
     names = names_in(folder)
     funnel = _first_json(folder, names, "funnel.json", ("steps",)) or {"steps": ()}
     passes = [step["name"] for step in funnel["steps"]]
-    folders = sorted(find_folders(folder, names), key=lambda found: _place(found, passes))
+    every = sorted(find_folders(folder, names), key=lambda found: _place(found, passes))
+    folders = [found for found in every if not _is_clutter(found)]
     recipes = [folder / name for name in _named(names, RECIPE)]
     model, model_folder = _model(folder, names)
-    lost = [lost_records(found, recipes) for found in folders]
+    lost = [records for found in every for records in (*lost_in_steps(found, recipes), lost_records(found, recipes))]
     chats = [found.content for found in folders if found.stage == "chat"]
     story = Story(
         folder=folder,
@@ -123,6 +128,11 @@ def _place(folder: StageFolder, passes: Sequence[str]) -> tuple[int, int, bool, 
     # The masks of successive passes have no order of their own on disk; the funnel has that of the recipe.
     number = passes.index(name) if name in passes else -1
     return stage, number, name != "train", folder.name  # training shards before held-out ones
+
+
+def _is_clutter(folder: StageFolder) -> bool:
+    is_step = folder.stage in (*STEPS_OF_IMAGES, *STEPS_OF_SHARDS)
+    return is_step and folder.name != "." and folder.status == "done"
 
 
 def _named(names: Sequence[str], file: str) -> list[str]:

@@ -12,6 +12,7 @@ from carnac.core.places import Place
 from carnac.engine.manifest import Manifest
 from carnac.report.columns import MAX_ROWS, column_facts, some_rows
 from carnac.report.folders import StageFolder
+from carnac.report.images_text import images_text
 from carnac.report.layout import WIDTH, rendered, shortened
 from carnac.report.lost import NUM_SAMPLES
 from carnac.report.model_text import folder_text
@@ -26,17 +27,19 @@ from carnac.serve.terminal import printable
 def describe(folder: Place, *, brief: bool = False) -> str:
     """Return a readable view of whatever `folder` holds; a brief one leaves out the stages and the samples."""
     story = read_story(folder)
+    images = images_text(story, brief=brief)
     figures = [funnel_text(story), model_text(story), training_text(story, brief=brief), evaluation_text(story)]
     figures.append(questions_text(story, brief=brief))
     alone = len(story.stages) == 1
     if brief:
-        sections = [*figures, _chats(story, 1)]
+        sections = [figures[0], images, *figures[1:], _chats(story, 1)]
     else:
         sections = [
             _stages(story),
             *("\n".join(found.lines(100 if alone else 5)) for found in story.under_way),
             *("\n".join(lost.lines(NUM_SAMPLES if alone else 1)) for lost in story.lost),
             slowest_text(story.folders),
+            images,
             _columns(story.stages[0]) if alone else "",
             *figures[:2],
             folder_text(story.model_folder),
@@ -64,8 +67,8 @@ def _stages(story: Story) -> str:
 
 def _figures(folder: StageFolder) -> Sequence[str]:
     content = folder.content
-    # Counts by source are told with the training that they are for.
-    is_told = folder.stage == "plan"
+    # Counts by source are told with the training that they are for, counts by reason with the images.
+    is_told = folder.stage in ("plan", "images")
     counts = {
         name: number
         for name, number in content.counts.items()

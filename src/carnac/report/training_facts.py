@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from carnac.report.folders import StageFolder
-from carnac.report.layout import percent
+from carnac.report.layout import Facts, Figures, percent
 from carnac.report.training import Training, TrainingStage
 from carnac.report.training_plan import plan_of, plan_text
 from carnac.train.series import Floats
@@ -25,23 +24,6 @@ COLUMNS = (
     ("waiting", "waiting_seconds", "{:.3f}"),
 )
 STATES = {"running": "running", "failed": "failed", "stopped": "stopped", "unfinished": "not finished"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """A table: its first column is a name, the others are numbers."""
-
-    title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """Lines `(name, what)`, and tables."""
-
-    lines: tuple[tuple[str, str], ...]
-    tables: tuple[Figures, ...]
 
 
 def heading(stage: TrainingStage) -> str:

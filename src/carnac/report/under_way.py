@@ -53,15 +53,18 @@ def _what(folder: StageFolder) -> str:
     failed = f", {len(folder.failed):,} failed" if folder.failed else ""
     units = f"{folder.num_done:,} of {state.num_units:,} units done{failed}"
     process = f"process {state.process} on {state.host}"
+    is_step = bool(folder.steps) and state.stage != folder.stage
     if folder.status == "running":
-        return f"running: {process} since {clock(state.started)}, {units}."
+        step = f" the step {state.stage}" if is_step else ""
+        return f"running{step}: {process} since {clock(state.started)}, {units}."
     word = f"began {clock(state.started)}, its last word was at {clock(state.updated)}"
     why = (
         f" It stopped because: {flat(state.why_stopped, 600)}"
         if state.why_stopped and not folder.failed
         else f" {GO_ON}"
     )
-    return f"{folder.status}: {process}, {word}; {units}.{why}"
+    step = f" at the step {state.stage}" if is_step else ""
+    return f"{folder.status}{step}: {process}, {word}; {units}.{why}"
 
 
 def _unit(unit: Running, is_alive: bool) -> str:
