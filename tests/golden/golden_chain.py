@@ -41,12 +41,18 @@ PICTURES = ("document", "loss", "shapes", "missing")
 CURATE = ("--set=rows_per_bucket=20",)
 
 # The folders that the chain writes, in order, and those each one reads: that one of these changed is no reason to
-# raise the reader's version. Of a folder whose parts are written in turns, `#url` means the units named `url-...`.
+# raise the reader's version. Of a folder whose parts are written in turns, `#url` means the units named `url-...`, and
+# `#steps` those that its manifest lists as such.
 REPEATS = "curated/repeats/repeats"
 READS: dict[str, tuple[str, ...]] = {
     "documents": (),
-    "images": ("documents",),
-    "curated/signals": ("documents", "images"),
+    "images/wanted": ("documents",),
+    "images/urls": ("images/wanted",),
+    "images#steps": ("images/urls",),
+    "images": ("images/urls", "images#steps"),
+    "images/joined": ("images/wanted", "images"),
+    "images/found": ("images/joined",),
+    "curated/signals": ("documents", "images/found"),
     "curated/masks/blocks": ("documents", "curated/signals"),
     "curated/masks/documents": ("documents", "curated/signals", "curated/masks/blocks"),
     f"{REPEATS}/keys/url": ("curated/signals", "curated/masks/documents"),
@@ -54,8 +60,8 @@ READS: dict[str, tuple[str, ...]] = {
     f"{REPEATS}/keys/text": ("curated/signals", "curated/masks/documents", f"{REPEATS}#url"),
     f"{REPEATS}#text": (f"{REPEATS}/keys/text",),
     "curated/masks/repeats": ("documents", "curated/masks/documents", f"{REPEATS}#url", f"{REPEATS}#text"),
-    "shards/train": ("documents", "images", "curated/masks/repeats", f"{REPEATS}#url", f"{REPEATS}#text"),
-    "shards/heldout": ("documents", "images", "curated/masks/repeats", f"{REPEATS}#url", f"{REPEATS}#text"),
+    "shards/train": ("documents", "images/found", "curated/masks/repeats", f"{REPEATS}#url", f"{REPEATS}#text"),
+    "shards/heldout": ("documents", "images/found", "curated/masks/repeats", f"{REPEATS}#url", f"{REPEATS}#text"),
     "plan/tokenizer": ("shards/train",),
     "plan/pieces": ("shards/train", "plan/tokenizer"),
     "plan/rows": ("plan/pieces",),
@@ -63,7 +69,7 @@ READS: dict[str, tuple[str, ...]] = {
     "conversations/heldout": (),
 }
 # The folders whose stages read the archives.
-READS_PAGES = ("documents", "images")
+READS_PAGES = ("documents", "images#steps")
 
 
 def run_chain(folder: Path) -> None:

@@ -24,6 +24,7 @@ from carnac.engine.ledger import LEDGER_KEY, Ledger, read_ledger
 from carnac.engine.manifest import MANIFEST, read_manifest
 from carnac.engine.unit import KEY_CHARACTERS
 
+STEPS = "#steps"
 VALUE_DIGITS = 4  # of the hex digits of a value's digest: to point at rows; the column's digest is whole
 
 
@@ -95,6 +96,7 @@ def find_outputs(root: Path) -> dict[str, Output]:
     """Return all outputs under `root` by the names that `READS` gives them, those that it lacks last.
 
     A folder without a manifest is one that only its own job reads: all its parts count, by the names of their units.
+    Parts of inner steps that a manifest lists apart are an output of their own, `FOLDER#steps`.
     """
     found: dict[str, Output] = {}
     for folder in sorted({path.parent for path in root.rglob("*.parquet")}):
@@ -102,8 +104,11 @@ def find_outputs(root: Path) -> dict[str, Output]:
         if (folder / MANIFEST).is_file():
             manifest = read_manifest(folder)
             settings, listed = manifest.settings, [Path(str(part.path)) for part in manifest.parts]
+            if manifest.steps:
+                steps = {Path(str(part.path)): read_ledger(part.path) for part in manifest.steps}
+                found[f"{name}{STEPS}"] = Output(parts=steps, settings=settings)
         parts = {path: read_ledger(path) for path in listed}
-        turns = [turn.partition("#")[2] for turn in READS if turn.startswith(f"{name}#")]
+        turns = [turn.partition("#")[2] for turn in READS if turn.startswith(f"{name}#") and not turn.endswith(STEPS)]
         for turn in turns:
             there = {path: ledger for path, ledger in parts.items() if ledger.unit.startswith(f"{turn}-")}
             found[f"{name}#{turn}"] = Output(parts=there, settings=settings)

@@ -17,6 +17,11 @@ EXCEPTIONS = (
     ("evaluation", "losses of a model"),
     ("questions", "a model's answers"),
     ("chat", "tokens drawn from a model's probabilities"),
+    ("fetch_plan", "made of a web's URLs; tests/jobs/test_jobs_images_rounds.py compares whole runs to the bit"),
+    ("fetched", "what a web gave; see fetch_plan"),
+    ("settled", "what a web gave; see fetch_plan"),
+    ("routes", "read by gather alone, and removed when the shards are done"),
+    ("gather", "removed when the shards are done; the shards have its bytes"),
 )
 
 # The libraries that rows are made with.

@@ -164,7 +164,7 @@ def test_wrong_models_and_folders_are_sentences(finished: Path) -> None:
 def test_what_is_damaged_or_gone_is_made_again(finished: Path, tmp_path: Path) -> None:
     subprocess.run(["cp", "-a", str(finished / "out"), str(tmp_path)], check=True)
     out = tmp_path / "out" / "tiny"
-    next((out / "images/packs").glob("skimage-00001*.tar")).unlink()
+    next((out / "images/packs").glob("archived~skimage-00001*.tar")).unlink()
     next((out / "plan/tokenizer").glob("*.json")).rename(tmp_path / "gone.json")
     (out / "curated/funnel.json").write_text('{"drawn')
     (out / "model/tokenizer.json").unlink()
@@ -173,7 +173,7 @@ def test_what_is_damaged_or_gone_is_made_again(finished: Path, tmp_path: Path) -
     (out / "model/model.safetensors").write_bytes(weights)
     printed = run_recipes(tmp_path, ALL)
     num_stored = sum(row["source"] == "warc" for row in all_rows(finished / "out/tiny/images"))
-    assert f"images: {num_stored} rows" in printed
+    assert f"archived: {num_stored} rows" in printed
     assert "1 of 2 units done" in printed
     assert "resumed at step 12" in printed
     assert digests(out) == digests(finished / "out" / "tiny")
