@@ -198,8 +198,8 @@ def test_an_image_that_ends_its_process_costs_itself_and_no_further_request(tmp_
     web.pictures["a.test/3.png"] = heavy.getvalue()
     wanted = places("ab", 6)
     write_documents(tmp_path / "documents", {"docs": [[web.url(place) for place in wanted]]})
-    # A second or so of CPU, where the others take a hundredth.
-    settings = ("--set", "limits.cpu_seconds=0.25", "--set", "inspect.max_image_bytes=100_000_000")
+    # A quarter of a second of CPU or more, where the others take a hundredth.
+    settings = ("--set", "limits.cpu_seconds=0.1", "--set", "inspect.max_image_bytes=100_000_000")
     run(tmp_path, *settings)
     assert web.times_asked() == Counter(wanted)
     ended = states(tmp_path)

@@ -81,6 +81,7 @@ class Part:
         self._final: Place = folder / unit.file_name
         self._temporary = temporary_path(self._final)
         self._beside: list[tuple[Path, Place]] = []
+        self._spool: Path | None = None
         self._trial_spool: Path | None = None
         self._sizes: dict[str, int] = {}
         self._rows: list[dict[str, Any]] = []
@@ -199,7 +200,8 @@ class Part:
         if self._watch.only is not None and not spool_path(self._final).exists():
             self._trial_spool = make_scratch() / temporary_path(self._final).name
             return self._trial_spool
-        return spool_path(self._final)
+        self._spool = spool_path(self._final)
+        return self._spool
 
     def needs(self, file: Path) -> None:
         """Note a file in the part's folder, already written, without which the unit is not done."""
@@ -256,7 +258,8 @@ class Part:
         for temporary, final in self._beside:
             commit(temporary, final)
         commit(self._temporary, self._final)
-        spool_path(self._final).unlink(missing_ok=True)
+        if self._spool is not None:
+            self._spool.unlink(missing_ok=True)
 
     def _replaces_another(self, digest: str) -> bool:
         """Say whether a part of this unit with other rows is there: what is fetched may come out otherwise."""

@@ -105,7 +105,11 @@ def take_down(roots: Sequence[Place], entries: Entries, *, dry_run: bool, say: S
             write_records([tree.root, *map(tree.place, tree.folders)], victims.taken_down)
             _Cleaner(tree, cleaning, dry_run=False, say=say).clean()
         search = Search.of(entries, victims.taken_down)
-        left += [sentence for name in sorted(list_files(tree.root)) for sentence in search.left_in(tree.root / name)]
+        files = sorted(list_files(tree.root))
+        found = [sentence for name in files for sentence in search.left_in(tree.root / name)]
+        if not found:
+            say(f"  {len(files):,} files searched, nothing of it is left; {RECORD} keeps it out of later runs")
+        left += found
     return left
 
 
