@@ -13,10 +13,11 @@ from pathlib import Path
 from carnac.core.places import Place
 from carnac.engine.ledger import read_ledger
 from carnac.engine.manifest import read_manifest
+from carnac.engine.storage import remove
 from faults.chain import OUT, Chain, Run, Subject
 from faults.kills import wait_for_work
 from faults.poison import CULPRIT, ENDLESS, KIND, KINDS, RECORDS, STAGE, UNITS
-from faults.records import SOURCES, Culprit, check_others
+from faults.records import SOURCES, Culprit, check_others, part_of
 from faults.verdict import Verdict, Wrong, check, check_clean_run, check_end, check_sentence
 
 # Small enough to wait for, well above what a sound record takes: 0.03 s, and 400 MB with all that is imported.
@@ -55,9 +56,9 @@ def _poison_record(chain: Chain, subject: Subject, trial: Path, kind: str, draw:
     culprit = draw.choice(source.candidates(whole))
     check_end(_start(chain, subject, trial, culprit.name, kind), 0)
     found = read_manifest(trial / OUT / source.folder)
-    check_named(found.part(culprit.unit).path, whole.part(culprit.unit).path, culprit, KINDS[kind][1])
+    check_named(part_of(found, culprit.unit), part_of(whole, culprit.unit), culprit, KINDS[kind][1])
     check_others(whole, found, culprit, source)
-    found.part(culprit.unit).path.unlink()
+    remove(part_of(found, culprit.unit))
     for name in subject.after:
         shutil.rmtree(trial / OUT / name)
     return f"{culprit.name} of unit {culprit.unit}"

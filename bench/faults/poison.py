@@ -67,7 +67,7 @@ def _unit_name(unit: Any, _part: Any) -> str:
 # By stage: the module that calls, what it calls, and how one tells the culprit by the arguments.
 RECORDS: dict[str, tuple[str, str, Named]] = {
     "documents": ("carnac.jobs.crawl", "extract_page", lambda record, warc, _: f"{warc}@{record.offset}"),
-    "images": ("carnac.jobs.images", "_inspect", lambda payload, _: hashlib.sha256(payload).hexdigest()),
+    "images": ("carnac.jobs.images_kept", "_take", lambda payload, _: hashlib.sha256(payload).hexdigest()),
     "signals": ("carnac.jobs.curate", "measure_document", lambda document, _: document.id),
     "shards": ("carnac.jobs.shards", "sample_of", lambda document, *_: document["id"]),
     "pieces": ("carnac.jobs.plan", "pieces_of_sample", lambda _, place, *__: f"{place['shard']}@{place['row']}"),

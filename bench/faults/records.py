@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from carnac.engine.manifest import Manifest
+from carnac.core.places import Place
+from carnac.engine.manifest import Manifest, PartEntry
 from carnac.images.pack import read_image
 from faults.verdict import check
 
@@ -44,7 +45,7 @@ class Source:
         """Return the records that can be told from all others; the pages of two archives come twice."""
         found = [
             Culprit(unit=unit, name=name, record=self.record_of(name, unit), key=self.key_of(row, unit))
-            for unit, row in _rows(whole)
+            for unit, row in _rows(whole.steps or whole.parts)
             if (name := self.name_of(row, unit))
         ]
         # One record may have several rows, all in one unit: the pieces of a sample.
@@ -61,9 +62,9 @@ SOURCES = {
     ),
     "images": Source(
         folder="images",
-        name_of=lambda row, _: row["sha256"] or "",
+        name_of=lambda row, _: row["received_sha256"] or "",
         key_of=lambda row, _: row["url"],
-        record_of=lambda _, unit: f"{unit}.warc.gz@",  # its rows do not tell the offset
+        record_of=lambda _, unit: f"{unit.partition('~')[2]}.warc.gz@",  # its rows do not tell the offset
         left=("reason", "not_inspected"),
     ),
     "signals": Source(
@@ -87,9 +88,14 @@ SOURCES = {
 }
 
 
+def part_of(manifest: Manifest, unit: str) -> Place:
+    """Return the part of a unit, also of an inner step."""
+    return next(part.path for part in (*manifest.parts, *manifest.steps) if part.unit == unit)
+
+
 def check_others(whole: Manifest, found: Manifest, culprit: Culprit, source: Source) -> None:
     """Raise Wrong unless the rows of all other records are what they were, in their order, and so are their images."""
-    mine = [row for unit, row in _rows(found) if source.key_of(row, unit) == culprit.key]
+    mine = [row for unit, row in _rows(found.parts) if source.key_of(row, unit) == culprit.key]
     if source.left is None:
         check(not mine, f"{culprit.name} was lost and has {len(mine)} rows")
     else:
@@ -105,7 +111,7 @@ def check_others(whole: Manifest, found: Manifest, culprit: Culprit, source: Sou
 
 def check_bytes(images: Manifest) -> None:
     """Raise Wrong unless every image that rows name is in its pack."""
-    for _, row in _rows(images):
+    for _, row in _rows(images.parts):
         if row.get("pack"):
             pack = images.folder / "packs" / row["pack"]
             digest = hashlib.sha256(read_image(pack, row["offset"], row["length"])).hexdigest()
@@ -116,12 +122,12 @@ def _others(manifest: Manifest, culprit: Culprit, source: Source) -> list[tuple[
     # Where an image stands in its pack depends on those before it; its bytes are looked at on their own.
     return [
         (unit, {name: value for name, value in row.items() if name != "offset"})
-        for unit, row in _rows(manifest)
+        for unit, row in _rows(manifest.parts)
         if source.key_of(row, unit) != culprit.key
     ]
 
 
-def _rows(manifest: Manifest) -> Iterator[tuple[str, Row]]:
-    for part in manifest.parts:
+def _rows(parts: Sequence[PartEntry]) -> Iterator[tuple[str, Row]]:
+    for part in parts:
         for row in pq.read_table(part.path).to_pylist():
             yield part.unit, row

@@ -54,10 +54,12 @@ class Site(ThreadingHTTPServer):
         self.picture = picture
         self.log: list[tuple[str, dict[str, str]]] = []
         self.requests: list[Request] = []
+        self.begun = 0
         self.robots: dict[str, Robots] = {}
         self.failures = 0
         self.retry_after = ""
         self.connections: set[tuple[str, int]] = set()
+        self.counting = threading.Lock()
         self.ended = threading.Event()
         self.released = threading.Event()
 
@@ -66,6 +68,10 @@ class Site(ThreadingHTTPServer):
 
     def asked(self, path: str, host: str | None = None) -> list[Request]:
         """Return the requests for a path, in the order of their beginning."""
+        # A client may have an answer a moment before it stands in the log.
+        deadline = time.monotonic() + 0.5
+        while len(self.requests) < self.begun and time.monotonic() < deadline:
+            time.sleep(0.01)
         found = [request for request in self.requests if request.path == path and host in (None, request.host)]
         return sorted(found, key=lambda request: request.began)
 
@@ -98,6 +104,8 @@ class Page(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         began = time.monotonic()
+        with self.server.counting:
+            self.server.begun += 1
         headers = dict(self.headers)
         host = headers.get("Host", "").rpartition(":")[0]
         if self.path != "/robots.txt":
