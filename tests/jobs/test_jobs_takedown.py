@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
 from jobs_takedown import (
@@ -28,7 +27,6 @@ from jobs_takedown import (
     WARCS,
     Asked,
     asked_of,
-    cdn_image,
     everything_in,
     own_image,
     page_url,
@@ -42,7 +40,6 @@ from story_runs import all_rows, carnac
 
 from carnac.engine import storage
 from carnac.engine.spool import Spool
-from carnac.engine.state import new_state, write_state
 from carnac.jobs.takedown import take_down
 from carnac.jobs.takedown_entries import entries_of
 
@@ -374,52 +371,6 @@ def test_what_cannot_be_cleaned_is_told_at_the_end(taken: Taken, again: Path) ->
     said = carnac(again, "takedown", "out", "--domain", GONE[3], code=1)
     assert "notes.bin: names one of them" in said
     assert said.count("names one") == 1
-
-
-def test_a_url_that_only_begins_alike_stays(crawled: Path, tmp_path: Path) -> None:
-    shutil.copytree(crawled / "out", tmp_path / "out")
-    carnac(tmp_path, "takedown", "out", "--url", cdn_image(7, 1).partition("?")[0], "--domain", "ite7.example")
-    before, after = rows_by_part(crawled / "out"), rows_by_part(tmp_path / "out")
-    assert after == before
-
-
-def test_a_run_that_works_there_is_waited_for(crawled: Path, tmp_path: Path) -> None:
-    shutil.copytree(crawled / "out", tmp_path / "out")
-    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    try:
-        state = dataclasses.replace(
-            new_state("images", 10, 3), process=other.pid, process_started=psutil.Process(other.pid).create_time()
-        )
-        write_state(tmp_path / STORE / "images", state)
-        said = carnac(tmp_path, "takedown", "out", "--domain", GONE[0], code=1)
-        assert "another run works here" in said
-        assert not list((tmp_path / "out").rglob("takedown.json"))
-    finally:
-        other.kill()
-        other.wait()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "wanted"),
-    [
-        ((), "nothing to take down"),
-        (("--url", "ftp://a.test/x"), "wanted a URL"),
-        (("--url", "a.test/x"), "wanted a URL"),
-        (("--domain", "https://a.test/"), "wanted a domain"),
-        (("--domain", "com"), "wanted a domain"),
-        (("--sha256", "ab" * 31), "64 hex digits"),
-        (("--list", "none.txt"), "cannot be read"),
-        (("--list", "bad.txt"), "bad.txt, line 2"),
-    ],
-)
-def test_a_mistake_ends_in_a_sentence(tmp_path: Path, arguments: tuple[str, ...], wanted: str) -> None:
-    (tmp_path / "bad.txt").write_text("a.test\nurl nothing at all\n")
-    (tmp_path / "out").mkdir()
-    assert wanted in carnac(tmp_path, "takedown", "out", *arguments, code=1)
-
-
-def test_a_folder_that_carnac_did_not_write_is_refused(tmp_path: Path) -> None:
-    assert "holds nothing that carnac wrote" in carnac(tmp_path, "takedown", ".", "--domain", "a.test", code=1)
 
 
 def test_a_run_in_a_store_is_cleaned_like_one_on_a_disk(taken: Taken, bucket: Bucket, tmp_path: Path) -> None:

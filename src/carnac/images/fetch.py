@@ -179,6 +179,8 @@ class _Work:
                 restore(pending, step)
                 wait = step["until"] - today
             if wait > 0:
+                # It may have been the host that asked to be left alone.
+                self._schedule.host(pending.target.host).pause(now + wait)
                 self._schedule.add(pending, now + wait)
             else:
                 self._schedule.add(pending)

@@ -7,16 +7,13 @@ the working group AI Preferences). Which objections count is a setting.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 
 from multidict import CIMultiDictProxy
 
+from carnac.core.robots_tag import EVERYONE, directives
+
 HEADERS = ("TDM-Reservation", "X-Robots-Tag", "Content-Usage")
-EVERYONE = frozenset(("", "*", "robots"))
-# Directives that carry a value behind a colon: what stands before it is no robot's name.
-VALUED = frozenset(("max-snippet", "max-image-preview", "max-video-preview", "unavailable_after"))
-_ROBOT = re.compile(r"[\w.+*/-]{1,60}", re.ASCII)
 
 
 def objection(headers: CIMultiDictProxy[str], product: str, opt_outs: Collection[str]) -> str | None:
@@ -34,21 +31,7 @@ def _stated(headers: CIMultiDictProxy[str], product: str) -> Iterator[str]:
         if value.strip() == "1":
             yield "tdm-reservation"
     for value in headers.getall("X-Robots-Tag", ()):
-        yield from _directives(value, product)
+        yield from (word for robot, word in directives(value) if robot in EVERYONE or robot == product)
     for value in headers.getall("Content-Usage", ()):
         for preference in value.lower().split(","):
             yield "".join(preference.partition(";")[0].split())
-
-
-def _directives(value: str, product: str) -> Iterator[str]:
-    """Yield what `noindex, ourbot: noai nofollow` says to us; a robot's name holds up to the next one."""
-    robot = ""
-    for part in value.lower().replace(";", ",").split(","):
-        name, colon, rest = part.partition(":")
-        name = name.strip()
-        if colon and name in VALUED:
-            continue
-        if colon and _ROBOT.fullmatch(name):
-            robot = name.partition("/")[0]
-        if robot in EVERYONE or robot == product:
-            yield from (rest if colon else part).split()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from carnac.core.robots_tag import EVERYONE, directives
 from carnac.web.sources import resolve
 
 # Objections to being kept, shown or learnt from. `nocache` and `noarchive` are how Bing's chat is refused; `noml` is
@@ -27,9 +28,6 @@ _DIRECTIVES = frozenset(
     ]
 )
 _NONE = "none"  # short for noindex, nofollow
-# Directives that carry a value behind a colon: what stands before it is no robot's name.
-_VALUED = frozenset(["max-snippet", "max-image-preview", "max-video-preview", "unavailable_after"])
-_EVERYONE = frozenset(("", "robots", "*"))
 _ROBOT = re.compile(
     r"robots|[\w.+-]*(?:bot|spider|crawler|slurp)[\w.+-]*"
     r"|google-extended|anthropic-ai|claude[\w-]*|cohere-ai|pinterest|img2dataset|chatgpt-user|teoma",
@@ -37,7 +35,6 @@ _ROBOT = re.compile(
 )
 _REFUSED_USE = re.compile(r"\s*([a-z][a-z0-9-]{0,30})\s*=\s*n\s*", re.ASCII)
 _MAX_NAME = 40
-_AGENT = re.compile(r"[\w.+*-]{1,40}", re.ASCII)
 
 
 def is_robot(name: str) -> bool:
@@ -56,9 +53,9 @@ def read_reservations(metas: Mapping[str, Sequence[str]], headers: Mapping[str, 
     for name, contents in metas.items():
         if is_robot(name):
             for content in contents:
-                facts.update(_directives(content, name))
+                facts.update(_objections(content, name))
     for line in headers.get("x-robots-tag", "").splitlines():
-        facts.update(_directives(line, ""))
+        facts.update(_objections(line, ""))
     for line in headers.get("content-usage", "").splitlines():
         found = (_REFUSED_USE.fullmatch(part) for part in line.lower().split(","))
         facts.update(f"content-usage:{match[1]}=n" for match in found if match)
@@ -71,16 +68,9 @@ def read_reservations(metas: Mapping[str, Sequence[str]], headers: Mapping[str, 
     return tuple(sorted(facts))
 
 
-def _directives(text: str, robot: str) -> Iterator[str]:
-    """Yield the objections in `noindex, googlebot: noai nofollow`; a robot's name holds up to the next one."""
-    for part in text.lower().replace(";", ",").split(","):
-        name, colon, value = part.partition(":")
-        name = name.strip()
-        if colon and name in _VALUED:
-            continue
-        if colon and _AGENT.fullmatch(name):
-            robot = name
-        for word in (value if colon else part).split():
-            directive = "noindex" if word == _NONE else word
-            if directive in _DIRECTIVES:
-                yield directive if robot in _EVERYONE else f"{robot}:{directive}"
+def _objections(text: str, robot: str) -> Iterator[str]:
+    """Yield the objections of a value: `noai` if it is for everyone, `gptbot:noai` if for one robot."""
+    for name, word in directives(text, robot):
+        directive = "noindex" if word == _NONE else word
+        if directive in _DIRECTIVES:
+            yield directive if name in EVERYONE else f"{name}:{directive}"
