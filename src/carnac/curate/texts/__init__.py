@@ -1,0 +1,1 @@
+"""Texts read once, fast: words, counts, repetition, and the lists and models that words are looked up in."""
