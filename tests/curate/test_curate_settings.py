@@ -9,7 +9,9 @@ from curate_pages import PASSES
 from pydantic import ValidationError
 
 from carnac.core.document import KINDS
-from carnac.curate.settings import RepeatsPass, Rule, RulesPass, TextKind
+from carnac.curate.repeats.settings import RepeatsPass
+from carnac.curate.settings import Rule, RulesPass, TextKind, Threshold, write_number
+from carnac.jobs.curate_passes import AnyPass
 
 RECIPE = """
 [[pass]]
@@ -27,7 +29,7 @@ by = ["url", "text"]
 WORDS = {"on": "text", "signal": "num_words", "min": 3}
 
 
-def parse(passes: list[dict[str, Any]]) -> tuple[RulesPass | RepeatsPass, ...]:
+def parse(passes: list[dict[str, Any]]) -> tuple[AnyPass, ...]:
     return PASSES.validate_json(json.dumps(passes), strict=True)
 
 
@@ -52,19 +54,30 @@ def test_the_passes_of_a_recipe_are_read() -> None:
 
 def test_an_unknown_signal_is_answered_with_the_near_one_and_the_known_ones() -> None:
     ((loc, message),) = mistakes(rules(WORDS, {"on": "document", "signal": "num_image", "min": 1}))
-    assert loc == (0, "rules", "rules", 1, "signal")
+    assert loc == (0, "rules", "rules", 1)
     assert "did you mean 'num_images'?" in message
     assert "stop_word_ratio" in message
-    assert "width" not in message
+    assert "alt_words" not in message
 
 
 @pytest.mark.parametrize(
     ("table", "place", "says"),
     [
-        ({"on": "image", "signal": "num_words", "min": 3}, ("signal",), "known are width, height, aspect"),
+        ({"on": "image", "signal": "num_words", "min": 3}, (), "unknown signal 'num_words' on 'image'"),
         ({"on": "page", "signal": "num_words", "min": 3}, ("on",), "'text', 'image' or 'document'"),
-        ({"on": "text", "signal": "num_words"}, (), "has no threshold: give min, max or both"),
-        (WORDS | {"max": 2}, ("max",), "max 2 is smaller than min 3"),
+        (
+            {"on": "text", "signal": "num_words"},
+            (),
+            "has no threshold: give min, max, above, below or, for words, one_of",
+        ),
+        (WORDS | {"max": 2}, (), "from 3 to 2 there is nothing"),
+        (WORDS | {"below": 3}, (), "from 3 to 3 there is nothing"),
+        (WORDS | {"above": 2}, (), "two thresholds on one side of 'num_words'"),
+        (WORDS | {"one_of": ["en"]}, (), "is a number: give min, max, above or below"),
+        ({"on": "image", "signal": "media_type", "min": 3}, (), "is a word: give one_of"),
+        ({"on": "image", "signal": "media_type", "one_of": []}, ("one_of",), "at least one entry"),
+        (WORDS | {"when": {"signal": "num_word", "min": 1}}, (), "did you mean 'num_words'?"),
+        (WORDS | {"when": {"signal": "num_words"}}, ("when",), "has no threshold"),
         (WORDS | {"min": "3"}, ("min",), "valid number"),
         (WORDS | {"kinds": []}, ("kinds",), "at least one entry"),
         (WORDS | {"kinds": ["image"]}, ("kinds", 0), "'paragraph', 'heading'"),
@@ -90,12 +103,13 @@ def test_a_wrong_rule_is_one_mistake_at_its_place(table: dict[str, Any], place: 
     ],
 )
 def test_a_wrong_pass_is_one_mistake_at_its_place(passes: list[dict[str, Any]], place: tuple[Any, ...]) -> None:
-    assert [loc for loc, _ in mistakes(passes)] == [place]
+    assert {loc[: len(place)] for loc, _ in mistakes(passes)} == {place}
 
 
 def test_every_mistake_is_told_at_once() -> None:
     wrong = rules({"on": "text", "signal": "num_word", "min": 1}, {"on": "image", "signal": "width"})
-    assert len(mistakes([*wrong, {"name": "b", "kind": "repeats", "by": ["uri"]}])) == 3
+    places = {loc[:4] for loc, _ in mistakes([*wrong, {"name": "b", "kind": "repeats", "by": ["uri"]}])}
+    assert places == {(0, "rules", "rules", 0), (0, "rules", "rules", 1), (1, "repeats", "by", 0)}
 
 
 def test_two_passes_of_one_name_are_a_mistake_at_the_second_name() -> None:
@@ -107,6 +121,31 @@ def test_the_kinds_of_text_are_all_kinds_but_the_image() -> None:
     assert (*get_args(TextKind), "image") == KINDS
 
 
+def test_one_value_may_be_asked_for() -> None:
+    assert Threshold(signal="num_words", min=3, max=3).max == 3
+
+
+def test_a_rule_on_words_and_one_with_a_condition_are_read() -> None:
+    words = {"on": "image", "signal": "media_type", "one_of": ["image/png"]}
+    when = {"on": "text", "signal": "punctuation_ratio", "min": 0.001, "when": {"signal": "num_words", "min": 12}}
+    (step,) = parse(rules(words, when))
+    assert isinstance(step, RulesPass)
+    assert step.rules[0].one_of == ("image/png",)
+    assert step.rules[1].when == Threshold(signal="num_words", min=12)
+    assert step.reasons() == (
+        "signals_failed",
+        "image_missing",
+        "image.media_type not in image/png",
+        "text.punctuation_ratio < 0.001 (num_words >= 12)",
+        "no_blocks_left",
+    )
+
+
+@pytest.mark.parametrize(("value", "text"), [(3.0, "3"), (0.1, "0.1"), (20000.0, "20000"), (1e-05, "1e-05")])
+def test_numbers_are_written_as_in_the_recipe(value: float, text: str) -> None:
+    assert write_number(value) == text
+
+
 def test_every_setting_is_described() -> None:
-    for model in (Rule, RulesPass, RepeatsPass):
+    for model in (Threshold, Rule, RulesPass, RepeatsPass):
         assert all(field.description for field in model.model_fields.values()), model

@@ -1,137 +1,153 @@
 """Judge documents by thresholds on their signals.
 
-In: rows of `signals/` and the last verdicts. Out: the next verdicts. No text and no image is opened.
+In: stored signals as arrays and what is kept so far. Out: what is kept after a pass of rules, and what each of its
+reasons would have taken by itself. No text and no image is opened.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from carnac.curate.catalogue import DOCUMENT_SIGNALS, IMAGE_SIGNALS, TEXT_SIGNALS
-from carnac.curate.settings import Rule
-from carnac.curate.verdicts import (
-    IMAGE_MISSING,
-    NO_BLOCKS_LEFT,
-    SIGNALS_FAILED,
-    Reasons,
-    Verdict,
-    check_same_rows,
-    keep_all,
-    masks_table,
-    rule_reasons,
-    verdict_from_row,
-)
+from carnac.core.document import KINDS
+from carnac.curate.masks import IMAGE_MISSING, KEPT, NO_BLOCKS_LEFT, SIGNALS_FAILED, Masks, Reasons
+from carnac.curate.settings import Rule, Threshold
+from carnac.curate.signals.catalogue import signals_on
+from carnac.curate.signals.frame import Array, Frame
+from carnac.curate.signals.signal import Level
+
+Truths = npt.NDArray[np.bool_]
+Values = Mapping[str, Array | pa.Array]  # of signals by name: float64, or words, one per block or document
 
 
-def judge(
-    signals: Mapping[str, Any],
-    kinds: Sequence[str],
-    last: Verdict | None,
-    rules: Sequence[Rule],
-    reasons: Reasons,
-) -> Verdict:
-    """Return the verdict on one document after one pass of rules.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kills:
+    """What a reason takes of what came to it, whatever other reasons of the pass say, in blocks or documents.
 
-    `signals` is a row of `SIGNALS`, `kinds` the kinds of the document's blocks, `last` the verdict of the pass before.
+    `marginal` is what no other reason of the pass takes: what would be kept without this one.
+    """
+
+    own: int
+    marginal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a pass of rules says: `kills` by reason, of blocks for rules on text and image, of documents otherwise."""
+
+    masks: Masks
+    kills: Mapping[str, Kills]
+
+
+def judge_rules(frame: Frame, last: Masks, failed: Truths, rules: Sequence[Rule], reasons: Reasons) -> Judged:
+    """Return what is kept after a pass of rules; `failed` (bool[d]) are documents that could not be measured.
+
     What is dropped stays dropped with its first reason, and nothing of a dropped document is judged again.
     """
-    last = keep_all(len(kinds)) if last is None else last
-    assert len(last.keep_block) == len(kinds), f"{signals['id']}: {len(last.keep_block)} verdicts, {len(kinds)} blocks"
-    if not last.keep:
-        return last
-    if signals["failed"] is not None:
-        return _dropped(last, reasons.code(SIGNALS_FAILED))
-    verdict = _judge_blocks(signals, kinds, last, rules, reasons)
-    if not any(verdict.keep_block):
-        return _dropped(verdict, reasons.code(NO_BLOCKS_LEFT))
-    failed = _judge_document(signals, verdict.keep_block, rules)
-    return verdict if failed is None else _dropped(verdict, reasons.code(failed))
+    masks = last.drop_documents(failed, reasons.code(SIGNALS_FAILED))
+    alive, is_image = masks.is_alive, frame.is_image
+    on_text, on_image, on_document = ([rule for rule in rules if rule.on == on] for on in ("text", "image", "document"))
+    fails = _failing(on_text, values_of(frame, on_text), alive & ~is_image, frame)
+    fails |= _failing(on_image, values_of(frame, on_image), alive & is_image, frame)
+    masks = masks.drop_coded_blocks(_first(fails, reasons, len(alive)))
+    left = frame.with_kept(masks.keep_block)
+    judged = judge_documents(values_of(left, on_document), masks, failed, on_document, reasons)
+    return Judged(judged.masks, {**_kills(fails), **judged.kills})
 
 
-def judge_part(
-    documents: pa.Table, signals: pa.Table, last: pa.Table | None, rules: Sequence[Rule], reasons: Reasons
-) -> pa.Table:
-    """Return the part of `MASKS` of one pass of rules.
+def judge_documents(values: Values, last: Masks, failed: Truths, rules: Sequence[Rule], reasons: Reasons) -> Judged:
+    """Return what is kept after rules on documents alone; `values` are those of their signals, one per document."""
+    masks = last.drop_documents(failed, reasons.code(SIGNALS_FAILED)).drop_emptied(reasons.code(NO_BLOCKS_LEFT))
+    fails = _failing(rules, values, masks.keep)
+    masks = masks.drop_coded_documents(_first(fails, reasons, len(masks.reason)))
+    return Judged(masks, _kills(fails))
 
-    `documents` needs the columns `id` and `kinds`; `last` is the same part of the pass before, None for the first pass.
-    Raises InputError where the three do not hold the same documents.
+
+def columns_read(rules: Sequence[Rule]) -> frozenset[str]:
+    """Return the stored columns that rules need."""
+    levels: tuple[Level, ...] = ("text", "image", "document")
+    named = [signals_on(on)[name] for on in levels for name in signals_named([rule for rule in rules if rule.on == on])]
+    return frozenset(column for signal in named for column in signal.columns)
+
+
+def signals_named(rules: Sequence[Rule]) -> tuple[str, ...]:
+    """Return the names of the signals that rules of one level name, each once, in their order."""
+    return tuple(dict.fromkeys(each.signal for rule in rules for each in (rule, rule.when) if each is not None))
+
+
+def values_of(frame: Frame, rules: Sequence[Rule]) -> Values:
+    """Return the values of the signals that rules of one level name."""
+    return {name: signals_on(rules[0].on)[name].value(frame) for name in signals_named(rules)}
+
+
+def _failing(rules: Sequence[Rule], values: Values, alive: Truths, frame: Frame | None = None) -> dict[str, Truths]:
+    """Return what each reason takes of what is alive, in the order in which they are tried.
+
+    An image without a file goes where a rule asks for its file. `frame` is that of blocks, None for documents.
     """
-    check_same_rows(documents, signals, *([] if last is None else [last]))
-    kinds = documents.column("kinds").to_pylist()
-    rows = signals.to_pylist()
-    before = [None] * len(kinds) if last is None else [verdict_from_row(row) for row in last.to_pylist()]
-    verdicts = [judge(*each, rules, reasons) for each in zip(rows, kinds, before, strict=True)]
-    return masks_table(documents.column("id").to_pylist(), verdicts, reasons)
-
-
-def _judge_blocks(
-    signals: Mapping[str, Any], kinds: Sequence[str], last: Verdict, rules: Sequence[Rule], reasons: Reasons
-) -> Verdict:
-    """Judge the blocks that are still kept."""
-    text_rules = [rule for rule in rules if rule.on == "text"]
-    image_rules = [rule for rule in rules if rule.on == "image"]
-    block_reason = list(last.block_reason)
-    for place, kind in enumerate(kinds):
-        if last.keep_block[place]:
-            failed = (
-                _judge_image(signals, place, image_rules)
-                if kind == "image"
-                else _judge_text(signals, place, kind, text_rules)
-            )
-            block_reason[place] = None if failed is None else reasons.code(failed)
-    return Verdict(
-        keep=True,
-        reason=None,
-        keep_block=tuple(code is None for code in block_reason),
-        block_reason=tuple(block_reason),
-    )
-
-
-def _judge_text(signals: Mapping[str, Any], place: int, kind: str, rules: Sequence[Rule]) -> str | None:
-    """Return the name of the first rule that a text block fails."""
+    fails: dict[str, Truths] = {}
     for rule in rules:
-        if rule.kinds is None or kind in rule.kinds:
-            value = TEXT_SIGNALS[rule.signal].value(signals, place)
-            assert value is not None, f"{signals['id']}: block {place} is a text without {rule.signal}"
-            if failed := _outside(value, rule):
-                return failed
-    return None
+        judged = alive
+        if frame is not None and rule.kinds is not None:
+            judged = judged & np.isin(frame.kinds, [KINDS.index(kind) for kind in rule.kinds])
+        if rule.when is not None:
+            judged = judged & _inside(values[rule.when.signal], rule.when)
+        if frame is not None and rule.known().needs_file:
+            there = frame.flags("block_has_image")
+            _add(fails, IMAGE_MISSING, judged & ~there)
+            judged = judged & there
+        for name, outside in zip(rule.reasons(), _outside(values[rule.signal], rule), strict=True):
+            if name is not None and outside is not None:
+                _add(fails, name, judged & outside)
+    return fails
 
 
-def _judge_image(signals: Mapping[str, Any], place: int, rules: Sequence[Rule]) -> str | None:
-    """Return the name of the first rule that an image block fails; without a kept file it fails any."""
-    if rules and not signals["block_has_image"][place]:
-        return IMAGE_MISSING
-    for rule in rules:
-        value = IMAGE_SIGNALS[rule.signal].value(signals, place)
-        if value is None:
-            return IMAGE_MISSING
-        if failed := _outside(value, rule):
-            return failed
-    return None
+def _add(fails: dict[str, Truths], name: str, which: Truths) -> None:
+    fails[name] = fails[name] | which if name in fails else which
 
 
-def _judge_document(signals: Mapping[str, Any], keep_block: Sequence[bool], rules: Sequence[Rule]) -> str | None:
-    """Return the name of the first rule that the document fails, of what is still kept of it."""
-    places = [place for place, keep in enumerate(keep_block) if keep]
-    for rule in rules:
-        if rule.on == "document" and (failed := _outside(DOCUMENT_SIGNALS[rule.signal].value(signals, places), rule)):
-            return failed
-    return None
+def _inside(value: Array | pa.Array, threshold: Threshold) -> Truths:
+    """Return where a signal is known and inside a threshold."""
+    known: Truths = value.is_valid().to_numpy(zero_copy_only=False) if isinstance(value, pa.Array) else ~np.isnan(value)
+    for outside in _outside(value, threshold):
+        known = known if outside is None else known & ~outside
+    return known
 
 
-def _outside(value: float, rule: Rule) -> str | None:
-    """Return the name of the threshold that `value` misses."""
-    if rule.min is not None and value < rule.min:
-        return rule_reasons(rule)[0]
-    if rule.max is not None and value > rule.max:
-        return rule_reasons(rule)[1]
-    return None
+def _outside(value: Array | pa.Array, threshold: Threshold) -> tuple[Truths | None, Truths | None, Truths | None]:
+    """Return where a signal is too small, too large, not one of the words; None where that side has no threshold."""
+    if threshold.one_of is not None:
+        known = pc.is_in(value, pa.array(threshold.one_of, pa.string()))
+        other: Truths = pc.and_(pc.invert(known), pc.is_valid(value)).to_numpy(zero_copy_only=False)
+        return None, None, other
+    small = large = None
+    if threshold.min is not None:
+        small = value < threshold.min
+    elif threshold.above is not None:
+        small = value <= threshold.above
+    if threshold.max is not None:
+        large = value > threshold.max
+    elif threshold.below is not None:
+        large = value >= threshold.below
+    return small, large, None
 
 
-def _dropped(verdict: Verdict, reason: int) -> Verdict:
-    """Return `verdict` with the document dropped."""
-    return Verdict(keep=False, reason=reason, keep_block=verdict.keep_block, block_reason=verdict.block_reason)
+def _first(fails: Mapping[str, Truths], reasons: Reasons, number: int) -> npt.NDArray[np.int16]:
+    """Return the code of the first reason that takes each of `number` blocks or documents, `KEPT` where none does."""
+    codes = np.full(number, KEPT, np.int16)
+    for name, which in reversed(list(fails.items())):
+        np.copyto(codes, np.int16(reasons.code(name)), where=which)
+    return codes
+
+
+def _kills(fails: Mapping[str, Truths]) -> dict[str, Kills]:
+    how_many = np.zeros(len(next(iter(fails.values()), ())), np.uint16)
+    for which in fails.values():
+        how_many += which
+    once = how_many == 1
+    return {name: Kills(own=int(which.sum()), marginal=int((which & once).sum())) for name, which in fails.items()}

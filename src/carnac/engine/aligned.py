@@ -65,7 +65,7 @@ def _tables(part: Place, columns: Sequence[str] | None, num_rows: int) -> Iterat
     """Yield tables of exactly `num_rows` rows, the last one of fewer."""
     held: list[pa.RecordBatch] = []
     room = num_rows
-    for batch in read_batches(part, columns):
+    for batch in read_batches(part, columns, num_rows):  # as many are held anyway
         left = batch
         while left.num_rows:
             held.append(left.slice(0, room))

@@ -13,6 +13,8 @@ from carnac.core.errors import InputError
 from carnac.core.places import Place, is_local, open_binary
 from carnac.core.stores import store_errors
 
+BATCH_ROWS = 256  # pages with all their texts
+
 
 @contextmanager
 def open_part(part: Place) -> Iterator[pq.ParquetFile]:
@@ -39,7 +41,9 @@ def read_table(part: Place, columns: Sequence[str] | None = None) -> pa.Table:
         return file.read(columns=None if columns is None else list(columns), use_threads=False)
 
 
-def read_batches(part: Place, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+def read_batches(
+    part: Place, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS
+) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a part in bounded batches (one row group is at most what its writer held in memory).
 
     Raises InputError when the file is gone or damaged.
@@ -48,7 +52,7 @@ def read_batches(part: Place, columns: Sequence[str] | None = None) -> Iterator[
         names = None if columns is None else list(columns)
         # Group by group: what is fetched ahead of its use stays in memory as long as the reader.
         for group in range(file.num_row_groups):
-            yield from file.iter_batches(batch_size=256, row_groups=[group], columns=names)
+            yield from file.iter_batches(batch_size=batch_rows, row_groups=[group], columns=names, use_threads=False)
 
 
 def read_rows(part: Place, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
