@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,6 +24,8 @@ from carnac.engine.buckets import (
     KEY,
     BucketWriter,
     bucket_of,
+    buckets_of,
+    mix,
     num_buckets,
     open_database,
     read_bucket,
@@ -73,6 +76,45 @@ def test_the_bucket_of_a_key_is_what_it_always_was() -> None:
     for number in range(8000):
         counts[bucket_of(f"http://stones.example/{number}", 8)] += 1
     assert max(counts) < 1.15 * min(counts)
+
+
+def test_the_bucket_of_a_number_is_what_it_always_was() -> None:
+    # From splitmix64: its first output for each number as the state. Parts on disk depend on it.
+    assert mix(np.array([0, 1, 2**64 - 1], np.uint64)).tolist() == [splitmix64(n) for n in (0, 1, 2**64 - 1)]
+    assert splitmix64(0) == 0xE220A8397B1DCDAF
+    assert mix(np.array([-1])).tolist() == [splitmix64(2**64 - 1)]
+    for keys in (np.arange(8000), np.arange(8000) << 40, np.arange(8000) * 1024):
+        counts = np.bincount(buckets_of(keys, 8), minlength=8)
+        assert counts.max() < 1.2 * counts.min()
+
+
+def splitmix64(state: int) -> int:
+    """Restate the generator's step (Steele, Lea and Flood 2014) in whole numbers without an end."""
+    mixed = state + 0x9E3779B97F4A7C15
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed %= 2**64
+        mixed = (mixed ^ mixed >> shift) * factor
+    mixed %= 2**64
+    return mixed ^ mixed >> 31
+
+
+@given(
+    keys=st.lists(st.integers(0, 2**64 - 1), max_size=60),
+    buckets=st.sampled_from([1, 2, 16]),
+    rows_per_flush=st.integers(1, 40),
+)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whole_numbers_are_keys_too(keys: list[int], buckets: int, rows_per_flush: int, tmp_path: Path) -> None:
+    schema = pa.schema([(BUCKET, pa.int32()), (KEY, pa.uint64()), ("row", pa.int64())])
+    stage = Stage(name="map", version=1, schema=schema, work=None)
+    unit = stage.unit(uuid.uuid4().hex, None, settings={}, inputs=[])
+    with Part(stage, unit, tmp_path) as part, BucketWriter(part, buckets, rows_per_flush) as writer:
+        writer.write(pa.table({KEY: pa.array(keys, pa.uint64()), "row": pa.array(range(len(keys)), pa.int64())}))
+    wanted = buckets_of(np.array(keys, np.uint64), buckets).tolist()
+    for bucket in range(buckets):
+        batches = read_bucket(tmp_path / unit.file_name, bucket, [KEY, "row"])
+        rows = [(row[KEY], row["row"]) for batch in batches for row in batch.to_pylist()]
+        assert rows == [(key, row) for row, key in enumerate(keys) if wanted[row] == bucket]
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
