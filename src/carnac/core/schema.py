@@ -47,11 +47,11 @@ DOCUMENTS = pa.schema(
     ]
 )
 
-# One row per image URL with its final state. `status` is "kept", "dropped" or "deferred" (no round was left to ask
-# again); `reason` and `detail` say why it is not kept. `source` is "warc", "pairs" or "http", null if none was asked.
-# `sha256` is that of the bytes stored, `received_sha256` of those that came. Width and height are as shown: upright.
-# `phash` is a DCT hash of 64 bits. The bytes of a kept image are `length` bytes at `offset` of `packs/<pack>`.
-IMAGES = pa.schema(
+# The state of an image URL, as archives and fetching leave it. `status` is "kept", "dropped", "deferred" (no round was
+# left to ask again); `reason` and `detail` say why it is not kept. `source` is "warc", "pairs" or "http", null if none
+# was asked. `sha256` is that of the bytes stored, `received_sha256` of those that came. Width and height are as shown:
+# upright. `phash` is a DCT hash of 64 bits. The bytes of a kept image are `length` bytes at `offset` of `packs/<pack>`.
+IMAGE_STATES = pa.schema(
     [
         ("url", pa.string()),
         ("status", pa.string()),
@@ -73,16 +73,18 @@ IMAGES = pa.schema(
     ]
 )
 
+# One row per image URL with its final state, and what its bytes were scored, where the recipe asks for scores:
+# `nsfw_score` is a probability, `pdq` a perceptual hash of 256 bits, the first byte first.
+IMAGES = pa.schema([*IMAGE_STATES, ("nsfw_score", pa.float32()), ("pdq", pa.binary(32))])
+
 # An image of a document, found: a kept image at (`row`, `block`) of the documents part of the same unit, in that order.
+_FOUND_FACTS = ("url", "sha256", "received_sha256", "media_type", "width", "height", "phash", "nsfw_score", "pdq")
 FOUND = pa.schema(
     [
         ("id", pa.string()),
         ("row", pa.int32()),
         ("block", pa.int32()),
-        *(
-            IMAGES.field(name)
-            for name in ("url", "sha256", "media_type", "width", "height", "phash", "pack", "offset", "length")
-        ),
+        *(IMAGES.field(name) for name in (*_FOUND_FACTS, "pack", "offset", "length")),
     ]
 )
 
@@ -97,14 +99,19 @@ MASKS = pa.schema(
     ]
 )
 
-# A duplicate found: `id` at (`unit`, `row`) equals `root` under `kind` ("url" or "text"); `key` is what they share.
+# What a search found and a pass therefore drops: the document at `row` of a part, or a `block` of it (null: all of it).
+# Every table of a search begins so; `reason` is the name that the masks give.
+HITS = pa.schema([("id", pa.string()), ("row", pa.int64()), ("block", pa.int32()), ("reason", pa.string())])
+HIT_COLUMNS = ("row", "block", "reason")
+
+# A duplicate found, in the part `unit`: what is at (`row`, `block`) equals `root`, the document that is kept, under
+# `kind`; `key` is what they share. `root` is null where every copy goes.
 REPEATS = pa.schema(
     [
+        *HITS,
+        ("unit", pa.string()),
         ("kind", pa.string()),
         ("key", pa.string()),
-        ("id", pa.string()),
-        ("unit", pa.string()),
-        ("row", pa.int64()),
         ("root", pa.string()),
     ]
 )

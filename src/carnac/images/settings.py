@@ -65,6 +65,24 @@ class ImageSettings(Settings):
         return self
 
 
+class ScoreSettings(Settings):
+    """What kept pictures are scored by, once, from their packs: nothing is asked for again when this changes."""
+
+    nsfw: bool = Field(
+        default=False,
+        description="Score how sure open_nsfw is that a picture is not safe for work, 0 to 1 (`nsfw_score`). Needs "
+        "`carnac[safety]`.",
+    )
+    pdq: bool = Field(
+        default=False,
+        description="Take the PDQ hash of every picture, to be compared with block lists (`pdq`). Needs `carnac[pdq]`.",
+    )
+
+    def __bool__(self) -> bool:
+        """Say whether anything is scored."""
+        return self.nsfw or self.pdq
+
+
 class FetchSettings(Settings):
     """How images are asked from the web, and how kindly."""
 

@@ -3,6 +3,7 @@
 find_wanted        which images documents want, by host                      images_wanted.py
 take_from_archives what the crawl's own archives hold of them                images_archives.py
 Rounds             what is left, asked of the web in rounds                  images_rounds.py, _plan.py, _fetch.py
+score_images       what the bytes that are kept score, pack by pack          images_scores.py
 settle_states      one final state per URL: the table                        images_found.py
 find_images        and, beside every documents part, the images of its rows  images_found.py
 """
@@ -17,10 +18,11 @@ from carnac.core.places import Folder
 from carnac.core.taken_down import TakenDown
 from carnac.engine.manifest import PartEntry, read_manifest
 from carnac.engine.run import Runner
-from carnac.images.settings import FetchSettings, ImageSettings
+from carnac.images.settings import FetchSettings, ImageSettings, ScoreSettings
 from carnac.jobs.images_archives import take_from_archives
-from carnac.jobs.images_found import IMAGES_STAGE, find_images, settle_states
+from carnac.jobs.images_found import IMAGES_STAGE, States, find_images, settle_states
 from carnac.jobs.images_rounds import Rounds
+from carnac.jobs.images_scores import check_scorers, score_images
 from carnac.jobs.images_wanted import find_wanted
 from carnac.jobs.recipes import keep_recipe
 from carnac.recipe.settings import DocumentsFolder, Reads, Recipe, Writes
@@ -38,6 +40,7 @@ class ImagesRecipe(Recipe):
     fetch: bool = Field(default=False, description="fetch over HTTP what the archives do not hold")
     inspect: ImageSettings = Field(default=ImageSettings(), description="which images are taken")
     http: FetchSettings = Field(default=FetchSettings(), description="how images are fetched")
+    scores: ScoreSettings = Field(default=ScoreSettings(), description="what kept pictures are scored by")
 
 
 RECIPE = ImagesRecipe
@@ -51,6 +54,7 @@ def preload(recipe: ImagesRecipe) -> tuple[str, ...]:
 
 def run(recipe: ImagesRecipe, runner: Runner) -> None:
     """Write `images/`: one row per wanted URL with its final state, bytes in `packs/`, and `found/` for documents."""
+    check_scorers(recipe.scores)
     documents = read_manifest(recipe.documents, "documents")
     masks = None if recipe.masks is None else read_manifest(recipe.masks, "masks")
     taken_down = TakenDown.read([recipe.output, recipe.documents])
@@ -69,10 +73,13 @@ def run(recipe: ImagesRecipe, runner: Runner) -> None:
             taken_down=taken_down,
         )
         fetched, settled = rounds.run()
+    scores = score_images(runner, recipe.output, [*archived, *fetched], wanted.num_partitions, recipe.scores)
+    states = States(archived=archived, settled=settled, scores=scores)
     nobody = ("deferred", "not_asked") if recipe.fetch else ("dropped", "not_in_archive")
-    entries = settle_states(runner, recipe.output, wanted, archived, settled, nobody)
+    entries = settle_states(runner, recipe.output, wanted, states, nobody)
     shown: dict[str, Any] = {"inspect": recipe.inspect.model_dump(mode="json"), "limit": recipe.limit}
     shown |= {"fetch": recipe.fetch, **({"http": recipe.http.model_dump(mode="json")} if recipe.fetch else {})}
+    shown |= {"scores": recipe.scores.model_dump(mode="json")} if recipe.scores else {}
     find_images(runner, recipe.output, wanted, entries)
     inputs = {"documents": str(recipe.documents)}
     runner.publish(IMAGES_STAGE, recipe.output, entries, shown, inputs, steps=[*archived, *fetched])

@@ -11,7 +11,7 @@ import pyarrow as pa
 from carnac.archive.pairs import read_pair_images
 from carnac.archive.records import Damage, Response, read_responses
 from carnac.core.places import Place, source_of
-from carnac.core.schema import IMAGES
+from carnac.core.schema import IMAGE_STATES
 from carnac.core.taken_down import TakenDown
 from carnac.engine.buckets import BUCKET, KEY, BucketWriter
 from carnac.engine.manifest import Manifest, PartEntry
@@ -23,7 +23,7 @@ from carnac.images.settings import ImageSettings
 from carnac.jobs.images_kept import ImageKeeper
 from carnac.jobs.images_wanted import Wanted, WantedUrls, owner_of
 
-ARCHIVED = pa.schema([(BUCKET, pa.int32()), (KEY, pa.string()), *IMAGES])
+ARCHIVED = pa.schema([(BUCKET, pa.int32()), (KEY, pa.string()), *IMAGE_STATES])
 ROWS_AT_ONCE = 1000
 
 

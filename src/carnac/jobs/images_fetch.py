@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from carnac.core.places import Place
-from carnac.core.schema import IMAGES
+from carnac.core.schema import IMAGE_STATES
 from carnac.core.taken_down import TakenDown
 from carnac.engine.buckets import BUCKET, KEY, BucketWriter, read_equal
 from carnac.engine.part import Part
@@ -32,7 +32,7 @@ from carnac.jobs.images_wanted import owner_of
 if TYPE_CHECKING:
     from carnac.images.fetch import Fetched
 
-FETCHED = pa.schema([*IMAGES, ("ask", pa.string()), ("hops", pa.int16())])
+FETCHED = pa.schema([*IMAGE_STATES, ("ask", pa.string()), ("hops", pa.int16())])
 SETTLED = pa.schema([(BUCKET, pa.int32()), (KEY, pa.string()), ("is_next", pa.bool_()), *FETCHED])
 ROWS_AT_ONCE = 10_000
 

@@ -1,6 +1,6 @@
 """The final state of every wanted URL, and each document's images where the document has them.
 
-    urls, archived, settled --images--> one row per URL                          one unit per partition
+    urls, archived, settled, scores --images--> one row per URL                  one unit per partition
     wanted, images --joined--> kept images by documents part                     one unit per partition
     joined --found--> kept images by row and block: beside documents/            one unit per documents part
 
@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from carnac.core.places import Place
-from carnac.core.schema import FOUND, IMAGES
+from carnac.core.schema import FOUND, IMAGE_STATES, IMAGES
 from carnac.engine.buckets import read_bucket, read_equal
 from carnac.engine.manifest import Manifest, PartEntry, read_manifest
 from carnac.engine.part import Part
@@ -27,18 +27,37 @@ from carnac.jobs.images_wanted import Wanted, partition_name
 
 FOUND_FOLDER = "found"
 JOINED = pa.schema([("unit", pa.string()), *FOUND])
+SCORES = ("url", "sha256", "nsfw_score", "pdq")  # of a part of scores
 _FACTS = tuple(name for name in FOUND.names if name not in ("id", "row", "block"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatesTask:
-    """What a worker needs for the final states of one partition. `settled` are all parts of each round, in order."""
+    """What a worker needs for the final states of one partition. `settled` are all parts of each round, in order.
+
+    `scores` are those of all packs, none where nothing is scored.
+    """
 
     partition: int
     urls: Place
     archived: tuple[Place, ...]
     settled: tuple[tuple[Place, ...], ...]
+    scores: tuple[Place, ...]
     without_state: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class States:
+    """What is known of URLs before the table is written: by archives, by each round, and by scoring what is kept."""
+
+    archived: Sequence[PartEntry]
+    settled: Sequence[tuple[PartEntry, ...]] = ()
+    scores: Sequence[PartEntry] = ()
+
+    @property
+    def digests(self) -> list[str]:
+        """The digests of all parts."""
+        return [entry.digest for entries in (self.archived, *self.settled, self.scores) for entry in entries]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,27 +77,22 @@ class FoundTask:
 
 
 def settle_states(
-    runner: Runner,
-    folder: Place,
-    wanted: Wanted,
-    archived: Sequence[PartEntry],
-    settled: Sequence[tuple[PartEntry, ...]],
-    without_state: tuple[str, str],
+    runner: Runner, folder: Place, wanted: Wanted, states: States, without_state: tuple[str, str]
 ) -> tuple[PartEntry, ...]:
     """Write the table: the parts `images-PARTITION`. `without_state` is (status, reason) of what nobody asked for."""
     settings = {"num_partitions": wanted.num_partitions, "without_state": list(without_state)}
-    inputs = [entry.digest for entries in (archived, *settled) for entry in entries]
     units = []
     for partition, urls in enumerate(wanted.urls):
         task = StatesTask(
             partition=partition,
             urls=urls.path,
-            archived=tuple(entry.path for entry in archived),
-            settled=tuple(tuple(entry.path for entry in entries) for entries in settled),
+            archived=tuple(entry.path for entry in states.archived),
+            settled=tuple(tuple(entry.path for entry in entries) for entries in states.settled),
+            scores=tuple(entry.path for entry in states.scores),
             without_state=without_state,
         )
         name = f"images-{partition_name(partition)}"
-        units.append(IMAGES_STAGE.unit(name, task, settings=settings, inputs=[urls.digest, *inputs]))
+        units.append(IMAGES_STAGE.unit(name, task, settings=settings, inputs=[urls.digest, *states.digests]))
     return runner.do(IMAGES_STAGE, units, folder)
 
 
@@ -96,18 +110,25 @@ def write_states(unit: Unit, part: Part) -> None:
                 before = states[row["url"]]
                 spent = 0 if before is None else before["received_bytes"] or 0
                 states[row["url"]] = {**row, "received_bytes": spent + (row["received_bytes"] or 0)}
+    scores = {
+        (row["url"], row["sha256"]): row
+        for place in task.scores
+        for batch in read_bucket(place, task.partition, SCORES)
+        for row in batch.to_pylist()
+    }
     status, reason = task.without_state
     for url, state in states.items():
         final = state or {"url": url, "status": status, "reason": reason}
         if final["status"] == "moved":
             final |= {"status": "deferred", "reason": "moved"}
+        final = {**final, **scores.get((url, final.get("sha256")), {})}
         part.count("kept" if final["status"] == "kept" else f"{final['status']}.{final['reason']}")
         part.write(final)
 
 
 def _rows(parts: Iterable[Place], partition: int, *more: str) -> Iterator[dict[str, Any]]:
     for place in parts:
-        for batch in read_bucket(place, partition, [*IMAGES.names, *more]):
+        for batch in read_bucket(place, partition, [*IMAGE_STATES.names, *more]):
             yield from batch.to_pylist()
 
 
@@ -158,6 +179,6 @@ def read_found(images: Place) -> Manifest:
     return read_manifest(images / FOUND_FOLDER, FOUND_STAGE.name)
 
 
-IMAGES_STAGE = Stage(name="images", version=2, schema=IMAGES, work=write_states)
-JOINED_STAGE = Stage(name="joined", version=1, schema=JOINED, work=write_joined, rows_per_group=100_000, is_step=True)
-FOUND_STAGE = Stage(name="found", version=1, schema=FOUND, work=write_found, rows_per_group=10_000, is_step=True)
+IMAGES_STAGE = Stage(name="images", version=3, schema=IMAGES, work=write_states)
+JOINED_STAGE = Stage(name="joined", version=2, schema=JOINED, work=write_joined, rows_per_group=100_000, is_step=True)
+FOUND_STAGE = Stage(name="found", version=2, schema=FOUND, work=write_found, rows_per_group=10_000, is_step=True)

@@ -1,0 +1,1 @@
+"""What stands on lists: opted out, blocked, reserved."""
