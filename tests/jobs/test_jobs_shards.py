@@ -32,6 +32,7 @@ from carnac.shards.settings import GatherSettings, SplitSettings
 from carnac.shards.split import SPLITS
 
 SIZE = Size(parts=3, documents=60, image_bytes=8000)
+LEFT = {"train", "heldout", "recipe.toml", "card", "card.json", "CARD.md"}
 
 
 def recipe_of(folder: Path, **changes: Any) -> shards.ShardsRecipe:
@@ -72,7 +73,7 @@ def test_samples_are_those_of_random_reads(inputs: Path) -> None:
 def test_what_was_gathered_is_gone_when_both_splits_are_done_and_not_made_again(inputs: Path, done: DoneHere) -> None:
     run(inputs)
     assert sum(name.startswith("gather/") for name in done.units) == 8
-    assert {path.name for path in (inputs / "shards").iterdir()} == {"train", "heldout", "recipe.toml"}
+    assert {path.name for path in (inputs / "shards").iterdir()} == LEFT
     done.units.clear()
     run(inputs)
     assert done.units == []
@@ -100,7 +101,7 @@ def test_a_run_that_ends_while_it_cleans_up_is_cleaned_up_after(
     done.units.clear()
     run(inputs)
     assert done.units == []
-    assert {path.name for path in (inputs / "shards").iterdir()} == {"train", "heldout", "recipe.toml"}
+    assert {path.name for path in (inputs / "shards").iterdir()} == LEFT
     check_samples(inputs)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from report_run import BREAK_OUT, ESCAPE, SCRIPT, write_stage
 
 from carnac.core.schema import DOCUMENTS, FOUND, IMAGES, MASKS
-from carnac.curate.verdicts import Reasons
+from carnac.curate.masks import Reasons
 from carnac.engine.manifest import Manifest, collect_parts, write_manifest
 from carnac.engine.part import Part
 from carnac.engine.unit import Stage, Unit, digest_of

@@ -196,12 +196,12 @@ def test_a_table_of_an_older_carnac_is_told_too(tmp_path: Path) -> None:
 
 
 def test_the_names_of_steps_and_their_units_are_those_of_the_jobs() -> None:
-    names = ("archives", "fetch", "found", "plan", "wanted")
+    names = ("archives", "fetch", "found", "plan", "scores", "wanted")
     modules = [*(import_module(f"carnac.jobs.images_{name}") for name in names)]
-    shards = import_module("carnac.jobs.shards_gather")
+    shards = [import_module(f"carnac.jobs.shards_{name}") for name in ("card", "gather")]
     images, others = (
         {value.name for module in group for value in vars(module).values() if isinstance(value, Stage)}
-        for group in (modules, [shards])
+        for group in (modules, shards)
     )
     assert images - {"images"} == set(STEPS_OF_IMAGES)
     assert others - {"shards"} == set(STEPS_OF_SHARDS)

@@ -23,7 +23,7 @@ STAGES = {
     ],
     "images": ["kept=2", "dropped 2, kept 2", "not_in_archive 2", "60 to 61, median 60.5", "second_record_of_url: 1"],
     "curated/masks/z_first": ["True 2, False 1", "document.num_images < 1 1", "text.num_words < 3 [paragraph] 1"],
-    "curated/repeats/repeats": ["url 2", "kind url, key k, id d1", "root d0"],
+    "curated/repeats/repeats": ["url 2", "kind url, key k, root d0", "root d0"],
     "shards/train": ["samples=2", "test 2", "sample d1  javascript:alert(1)", "[image https://example.org/mill.png]"],
     "plan/tokenizer": ["0 to 299", "id 0, token t0", "id 299, token t299"],
     "plan/pieces": ["50 to 50", "source test, shard 00000-a"],

@@ -6,7 +6,8 @@ Which documents and images: shards_choice.py. How the images come from the packs
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -14,17 +15,19 @@ from pydantic import Field
 
 from carnac.core.places import Folder, Place
 from carnac.core.taken_down import TakenDown
-from carnac.engine.manifest import read_manifest
+from carnac.engine.manifest import Manifest, read_listed, read_manifest
 from carnac.engine.part import LOST, Part
 from carnac.engine.run import Runner
 from carnac.engine.unit import Stage, Unit
 from carnac.jobs.images_found import read_found
 from carnac.jobs.recipes import keep_recipe
+from carnac.jobs.shards_card import CardSources, write_card
 from carnac.jobs.shards_choice import Choice, chosen_of
 from carnac.jobs.shards_gather import FOLDER, Wanted, gather, remove_gathered
-from carnac.jobs.shards_images import Gathered, GatheredImages, ImageSource, PackedImages
+from carnac.jobs.shards_images import Gathered, GatheredImages, ImageBytes, ImageSource, PackedImages
 from carnac.recipe.settings import DocumentsFolder, ImagesFolder, MasksFolder, Reads, Recipe
 from carnac.shards.features import samples_schema
+from carnac.shards.personal import Personal, mask_document
 from carnac.shards.sample import COLUMNS, sample_of
 from carnac.shards.settings import GatherSettings, SplitSettings
 from carnac.shards.split import SPLITS, Split, split_folders
@@ -43,6 +46,9 @@ class ShardsRecipe(Recipe):
     output: Folder = Field(description="folder for the shards: train/ and heldout/")
     source: str = Field(default="web", description="name of this source in mixtures and per-source losses")
     split: SplitSettings = Field(default=SplitSettings(), description="the held-out split")
+    mask_personal: tuple[Personal, ...] = Field(
+        default=(), description="what is masked in texts and titles: e-mail addresses (`email`), numbers (`phone`)"
+    )
     gather: GatherSettings = Field(default=GatherSettings(), description="how images are brought from their packs")
 
     def folders_written(self) -> Iterator[tuple[str, str, Place]]:
@@ -61,6 +67,7 @@ class ShardTask:
     choice: Choice
     split: Split
     source: str
+    mask_personal: tuple[Personal, ...]
     packs: Place
     gathered: tuple[Gathered, ...] | None
     buffer_bytes: int
@@ -82,14 +89,29 @@ def run(recipe: ShardsRecipe, runner: Runner) -> None:
             packs, size = recipe.images / "packs", recipe.gather.group_mb * 1_000_000
             gathered = gather(runner, recipe.output / FOLDER, packs, wanted, names, size)
             units = {split: [_with(unit, gathered) for unit in units[split]] for split in SPLITS}
+    shown = {**settings, "mask_personal": sorted(recipe.mask_personal)} if recipe.mask_personal else settings
+    shards: dict[str, Manifest] = {}
     for split in SPLITS:
         folder = recipe.output / split
         entries = runner.do(STAGE, units[split], folder)
         inputs = {name: str(getattr(recipe, name)) for name in ("documents", "images", "masks")}
-        runner.publish(STAGE, folder, entries, settings, inputs)
+        shards[split] = runner.publish(STAGE, folder, entries, shown, inputs)
+    write_card(runner, recipe.output, wanted, _card_sources(recipe, shards))
     if not runner.changes_nothing:
         remove_gathered(recipe.output / FOLDER)
         keep_recipe(recipe, recipe.output)
+
+
+def _card_sources(recipe: ShardsRecipe, shards: dict[str, Manifest]) -> CardSources:
+    return CardSources(
+        source=recipe.source,
+        documents=read_manifest(recipe.documents, "documents"),
+        masks=read_manifest(recipe.masks, "masks"),
+        images=read_listed(recipe.images, "images"),
+        splits=shards,
+        taken_down=TakenDown.read([recipe.output, recipe.documents, recipe.images]),
+        mask_personal=recipe.mask_personal,
+    )
 
 
 def _wanted(recipe: ShardsRecipe, settings: dict[str, Any]) -> list[Wanted]:
@@ -122,11 +144,14 @@ def _shard(recipe: ShardsRecipe, wanted: Wanted, split: Split) -> Unit:
         choice=wanted.choice,
         split=split,
         source=recipe.source,
+        mask_personal=recipe.mask_personal,
         packs=recipe.images / "packs",
         gathered=None,
         buffer_bytes=recipe.gather.buffer_mb * 1_000_000,
     )
     settings = {**wanted.settings, "part": split}
+    if recipe.mask_personal:
+        settings["mask_personal"] = sorted(recipe.mask_personal)
     return STAGE.unit(f"{split}-{wanted.unit}", task, settings=settings, inputs=wanted.inputs)
 
 
@@ -145,9 +170,12 @@ def write_samples(unit: Unit, part: Part) -> None:
             continue
         document, image_bytes = chosen.document, images.take(chosen.found)
         name = f"{document['id']}@{chosen.row}"
-        sample = part.attempt(name, sample_of, document, chosen.keep_block, image_bytes, task.source)
-        if sample is LOST:
+        made = part.attempt(name, _sample, task, document, chosen.keep_block, image_bytes)
+        if made is LOST:
             continue
+        sample, masked = made
+        for kind, number in masked.items():
+            part.count(f"masked.{kind}", number)
         if sample is None:
             part.count("emptied")
             continue
@@ -155,6 +183,14 @@ def write_samples(unit: Unit, part: Part) -> None:
         part.count("images", sum(image is not None for image in sample["images"]))
         part.count("characters", sum(len(text) for text in sample["texts"] if text is not None))
         part.write(sample)
+
+
+def _sample(
+    task: ShardTask, document: Mapping[str, Any], keep_block: Sequence[bool], image_bytes: ImageBytes
+) -> tuple[dict[str, Any] | None, Counter[str]]:
+    """Return the sample of a document, None when nothing is left, and how much of what kind was masked in it."""
+    masked, counts = mask_document(document, keep_block, task.mask_personal)
+    return sample_of(masked, keep_block, image_bytes, task.source), counts
 
 
 # Row groups of 64: what a training reader fetches at once stays near a few tens of megabytes with pictures.

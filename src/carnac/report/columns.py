@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from carnac.core.places import Place
-from carnac.curate.verdicts import METADATA_KEY
+from carnac.curate.masks import METADATA_KEY
 from carnac.engine.ledger import read_ledger
 from carnac.engine.manifest import Manifest
 from carnac.engine.tables import open_part, read_batches

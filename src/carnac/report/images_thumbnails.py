@@ -14,7 +14,7 @@ from typing import Any
 
 from carnac.core.errors import InputError
 from carnac.core.places import Place
-from carnac.curate.verdicts import METADATA_KEY
+from carnac.curate.masks import METADATA_KEY
 from carnac.engine.manifest import Manifest, PartEntry, read_listed
 from carnac.engine.tables import open_part, read_batches, read_rows
 from carnac.images.pack import read_image

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from carnac.archive.records import Response
 from carnac.core.document import Document
 from carnac.core.errors import RecordError
 from carnac.engine.manifest import Manifest
+from carnac.report.fate_text import dropped_blocks, fate_rows
 from carnac.report.page_tree import PageTree, page_tree
 from carnac.report.record import Found, facts
 from carnac.report.stored_pages import stored_page
@@ -43,12 +44,13 @@ def render_looking(found: Found, response: Response) -> str:
     if found.lost is not None and read.why is None:
         notes.append(f"The page was lost when it was crawled ({found.lost.reason}), but is read now.")
     html = as_utf_8(response.payload, response.charset).decode(errors="replace")
-    blocks = _blocks(found.document) if found.document is not None else []
+    blocks = _blocks(found.document, dropped_blocks(found.fate)) if found.document is not None else []
     return render_template(
         "looking.html.j2",
         version=__version__,
         title=(found.document.title if found.document is not None else None) or response.url,
         facts=facts(found),
+        fate=fate_rows(found.fate),
         notes=notes,
         why=read.why,
         html=html[:MAX_HTML],
@@ -96,14 +98,13 @@ def _settings(manifest: Manifest) -> tuple[ExtractSettings, list[str]]:
         return ExtractSettings(), [note]
 
 
-def _blocks(document: Document) -> list[dict[str, str]]:
+def _blocks(document: Document, gone: Mapping[int, str]) -> list[dict[str, str]]:
     shown = []
-    for kind, text, url, node in zip(
-        document.kinds, document.texts, document.images, document.image_nodes, strict=True
-    ):
+    columns = (document.kinds, document.texts, document.images, document.image_nodes)
+    for number, (kind, text, url, node) in enumerate(zip(*columns, strict=True)):
         said = {} if node is None else {"alt": node.alt, "caption": node.caption, "taken from": node.source_attribute}
         if node is not None and (node.declared_width or node.declared_height):
             said["declared"] = f"{node.declared_width or '?'} x {node.declared_height or '?'} px"
         told = ", ".join(f"{name}: {value}" for name, value in said.items() if value)
-        shown.append({"kind": kind, "text": text or "", "url": url or "", "told": told})
+        shown.append({"kind": kind, "text": text or "", "url": url or "", "told": told, "gone": gone.get(number, "")})
     return shown

@@ -12,6 +12,7 @@ from pathlib import Path
 from carnac.core.places import Place, is_local, read_bytes
 from carnac.engine.ledger import Quarantined, read_ledger
 from carnac.engine.manifest import Manifest
+from carnac.report.curation_steps import STEPS_OF_CURATION
 from carnac.report.folders import StageFolder
 from carnac.report.layout import flat, percent, shell_word
 
@@ -22,7 +23,9 @@ MAX_ABOVE = 4  # folders from a stage's to its recipe's: <pass>, repeats, keys, 
 # Which jobs write a stage, and in which counts the records stand that were not lost: where a stage counts what it
 # tried, a loss has a share. A lost page of `signals` keeps its row.
 JOBS = {"documents": ("crawl", "adopt"), "images": ("images",), "archived": ("images",), "fetched": ("images",),
-        "signals": ("curate",), "masks": ("curate",),
+        "signals": ("curate",), "image_signals": ("curate",), "masks": ("curate",),
+        "listed": ("curate",), "contaminated": ("curate",), **dict.fromkeys(STEPS_OF_CURATION, ("curate",)),
+        "card_parts": ("shards",), "card": ("shards",),
         "repeats": ("curate",), "repeat_keys": ("curate",), "shards": ("shards", "conversations"),
         "routes": ("shards",), "gather": ("shards",),
         "tokenizer": ("train",), "pieces": ("train",), "plan": ("train",), "model": ("train",),

@@ -9,6 +9,8 @@ from typing import Any
 from carnac import __version__
 from carnac.core.places import Place
 from carnac.engine.tables import read_rows
+from carnac.report.curation import is_curation
+from carnac.report.curation_page import render_curation
 from carnac.report.images import ends_of
 from carnac.report.images_page import image_folders
 from carnac.report.images_thumbnails import kept_thumbnails, taken_by_rules
@@ -29,8 +31,9 @@ NUM_CONVERSATIONS = 3  # of each source
 
 
 def write_page(folder: Place, out: Path) -> None:
-    """Write the page of `folder` whole or not at all."""
-    write_html(render(read_story(folder)), out)
+    """Write the page of `folder` whole or not at all: of a curate recipe's folder that of its funnel."""
+    story = read_story(folder)
+    write_html(render_curation(story.funnel, str(folder)) if is_curation(story) else render(story), out)
 
 
 def render(story: Story) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 import textwrap
@@ -13,15 +14,17 @@ import pyarrow.compute as pc
 
 from carnac.core.document import Document
 from carnac.core.errors import InputError
-from carnac.core.places import Place
+from carnac.core.places import Place, place_of
 from carnac.core.schema import document_from_row
 from carnac.engine.ledger import Quarantined, read_ledger
-from carnac.engine.manifest import Manifest
+from carnac.engine.manifest import Manifest, PartEntry, read_listed
 from carnac.engine.tables import read_batches
-from carnac.report.folders import find_folders
+from carnac.report.fate import Location, PassFate, read_fate
+from carnac.report.fate_text import dropped_blocks, fate_lines
+from carnac.report.folders import StageFolder, find_folders
 from carnac.report.layout import WIDTH, flat, shell_word
 from carnac.report.stored_pages import Sought
-from carnac.report.story import names_in
+from carnac.report.story import names_in, pass_names
 from carnac.serve.terminal import printable
 
 MAX_COMPARED = 10_000  # ids among which a similar one is looked for
@@ -33,11 +36,15 @@ _LOST = re.compile(r"(?P<file>.*)@(?P<offset>\d+)(?:#(?P<number>\d+))?(?:~\d+)?"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A record in the folder of a crawl: a document, or one that was lost."""
+    """A record in the folder of a crawl: a document, or one that was lost.
+
+    `fate` is what the passes that judged the document did to it, where their folders lie in the one that is shown.
+    """
 
     manifest: Manifest
     document: Document | None = None
     lost: Quarantined | None = None
+    fate: tuple[PassFate, ...] = ()
 
     @property
     def name(self) -> str:
@@ -62,18 +69,27 @@ class Found:
 def find_record(folder: Place, wanted: str) -> Found:
     """Return a document by its id, the beginning of it, or its URL; or a lost record by its name.
 
-    `folder` is a crawl's or holds one. Raises InputError when there is none, or several ids begin so.
+    `folder` is a crawl's, that of a curate recipe made of one, or holds one of them. Raises InputError when there is
+    none, or several ids begin so.
     """
-    crawls = [found.content for found in find_folders(folder, names_in(folder)) if found.stage == "documents"]
+    names = names_in(folder)
+    folders = list(find_folders(folder, names))
+    crawls = [found.content for found in folders if found.stage == "documents"] or _judged_crawls(folders)
     if not crawls:
         raise InputError(f"{folder}: holds no documents. Wanted the folder of a crawl, or of a run with one.")
-    matches = {id_: place for manifest in crawls for id_, place in _matches(manifest, wanted)}
+    matches: dict[str, _Location] = {}
+    for manifest in crawls:
+        for id_, place in _matches(manifest, wanted):
+            matches.setdefault(id_, place)  # a page that was read twice is two documents: the first is shown
     exact = matches.get(wanted)
     if exact is None and len(matches) > 1 and "://" not in wanted:
         some = ", ".join(sorted(matches)[:3])
         raise InputError(f"{folder}: {len(matches)} ids begin with {wanted}: {some} ... Wanted one of them.")
     if matches:
-        return _document(*(exact or next(iter(matches.values()))))
+        manifest, part, row = exact or next(iter(matches.values()))
+        document = _document(part, row)
+        where = Location(id=document.id, unit=part.unit, row=row)
+        return Found(manifest=manifest, document=document, fate=read_fate(folders, pass_names(folder, names), where))
     for manifest in crawls:
         for lost in _lost(manifest):
             if lost.record == wanted:
@@ -81,7 +97,18 @@ def find_record(folder: Place, wanted: str) -> Found:
     raise InputError(_no_such(folder, crawls, wanted))
 
 
-_Location = tuple[Manifest, Place, int]
+_Location = tuple[Manifest, PartEntry, int]
+
+
+def _judged_crawls(folders: Sequence[StageFolder]) -> list[Manifest]:
+    """Return the crawls that signals were taken of, where they still lie where they lay."""
+    crawls = []
+    for folder in folders:
+        place = folder.content.inputs.get("documents") if folder.stage == "signals" else None
+        if isinstance(place, str):
+            with contextlib.suppress(InputError, ValueError):
+                crawls.append(read_listed(place_of(place), "documents"))
+    return crawls
 
 
 def _matches(manifest: Manifest, wanted: str) -> Iterator[tuple[str, _Location]]:
@@ -94,7 +121,7 @@ def _matches(manifest: Manifest, wanted: str) -> Iterator[tuple[str, _Location]]
         for batch in read_batches(part.path, ["id", "url"]):
             is_meant = pc.equal(batch["url"], wanted) if is_url else pc.starts_with(batch["id"], wanted)
             for row in pc.indices_nonzero(is_meant).to_pylist():
-                yield batch["id"][row].as_py(), (manifest, part.path, start + row)
+                yield batch["id"][row].as_py(), (manifest, part, start + row)
             start += batch.num_rows
 
 
@@ -104,12 +131,12 @@ def _lost(manifest: Manifest) -> Iterator[Quarantined]:
             yield from read_ledger(part.path).quarantine
 
 
-def _document(manifest: Manifest, part: Place, row: int) -> Found:
-    for batch in read_batches(part):
+def _document(part: PartEntry, row: int) -> Document:
+    for batch in read_batches(part.path):
         if row < batch.num_rows:
-            return Found(manifest=manifest, document=document_from_row(batch.slice(row, 1).to_pylist()[0]))
+            return document_from_row(batch.slice(row, 1).to_pylist()[0])
         row -= batch.num_rows
-    raise InputError(f"{part}: changed while it was read. Try again.")
+    raise InputError(f"{part.path}: changed while it was read. Try again.")
 
 
 def _ids(crawls: Sequence[Manifest]) -> Iterator[str]:
@@ -170,9 +197,12 @@ def describe_record(folder: Place, found: Found, *, is_looked_at: bool = False) 
     lines = [f"{name}: {value}" for name, value in facts(found)]
     if found.document is not None:
         told = found.document
+        lines += ["", *fate_lines(found.fate)] if found.fate else []
         lines.append("")
-        for kind, text, image in zip(told.kinds, told.texts, told.images, strict=True):
-            lines += [f"[{kind}] {image}"] if text is None else [f"[{kind}]", *_lines(text)]
+        gone = dropped_blocks(found.fate)
+        for block, (kind, text, image) in enumerate(zip(told.kinds, told.texts, told.images, strict=True)):
+            why = f"  (dropped: {gone[block]})" if block in gone else ""
+            lines += [f"[{kind}]{why} {image}"] if text is None else [f"[{kind}]{why}", *_lines(text)]
     # What the web wrote must not steer the terminal; the command quotes what it holds of it.
     asked = f"carnac show {shell_word(str(folder))} --id {shell_word(found.name)} --html page.html"
     text = printable("\n".join(lines))

@@ -15,6 +15,7 @@ from carnac.core.errors import InputError
 from carnac.core.places import Place, is_local, read_bytes
 from carnac.engine.manifest import MANIFEST, Manifest
 from carnac.engine.tables import read_rows
+from carnac.report.curation_steps import STEPS_OF_CURATION
 from carnac.report.folders import StageFolder, find_folders, names_below
 from carnac.report.images_steps import lost_in_steps
 from carnac.report.lost import RECIPE, LostRecords, lost_records
@@ -71,16 +72,18 @@ class Story:
 
 
 # Inner steps of jobs, in the order in which they come: shown by name, or while a run works or has stopped in one.
-STEPS_OF_IMAGES = ("wanted", "urls", "archived", "fetch_plan", "fetched", "settled", "joined", "found")
-STEPS_OF_SHARDS = ("routes", "gather")
-ORDER = ("documents", "signals", "repeat_keys", "repeats", "masks", *STEPS_OF_IMAGES, "images", *STEPS_OF_SHARDS,
+STEPS_OF_IMAGES = ("wanted", "urls", "archived", "fetch_plan", "fetched", "settled", "scores", "joined", "found")
+STEPS_OF_SHARDS = ("routes", "gather", "card_parts", "card")
+SEARCHES = ("repeat_keys", "repeats", "listed", "contaminated")
+ORDER = ("documents", "signals", "image_signals", *SEARCHES, "masks", *STEPS_OF_CURATION,
+         *STEPS_OF_IMAGES, "images", *STEPS_OF_SHARDS,
          "shards", "tokenizer", "pieces", "plan", "model", "evaluation", "questions", "chat")  # fmt: skip
 
 
 def read_story(folder: Place) -> Story:
     """Read what `folder` holds. Raises InputError when there is nothing of carnac's in it."""
     names = names_in(folder)
-    funnel = _first_json(folder, names, "funnel.json", ("steps",)) or {"steps": ()}
+    funnel = _read_funnel(folder, names)
     passes = [step["name"] for step in funnel["steps"]]
     every = sorted(find_folders(folder, names), key=lambda found: _place(found, passes))
     folders = [found for found in every if not _is_clutter(found)]
@@ -103,6 +106,15 @@ def read_story(folder: Place) -> Story:
     if not (story.folders or story.trainings or story.funnel or story.evaluation or story.questions or story.model):
         raise InputError(f"{folder}: holds no stage that can be shown. Wanted a stage's folder or a whole run's.")
     return story
+
+
+def pass_names(folder: Place, names: Sequence[str]) -> list[str]:
+    """Return the names of the passes in their order, as the first funnel among `names` tells it."""
+    return [step["name"] for step in _read_funnel(folder, names)["steps"]]
+
+
+def _read_funnel(folder: Place, names: Sequence[str]) -> dict[str, Any]:
+    return _first_json(folder, names, "funnel.json", ("steps",)) or {"steps": ()}
 
 
 def names_in(folder: Place) -> list[str]:
@@ -131,7 +143,7 @@ def _place(folder: StageFolder, passes: Sequence[str]) -> tuple[int, int, bool, 
 
 
 def _is_clutter(folder: StageFolder) -> bool:
-    is_step = folder.stage in (*STEPS_OF_IMAGES, *STEPS_OF_SHARDS)
+    is_step = folder.stage in (*STEPS_OF_IMAGES, *STEPS_OF_SHARDS, *STEPS_OF_CURATION)
     return is_step and folder.name != "." and folder.status == "done"
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from carnac.core.places import Place
 from carnac.engine.manifest import Manifest
 from carnac.report.columns import MAX_ROWS, column_facts, some_rows
+from carnac.report.curation import funnel_table, is_curation, samples_text
 from carnac.report.folders import StageFolder
 from carnac.report.images_text import images_text
 from carnac.report.layout import WIDTH, rendered, shortened
@@ -28,7 +29,7 @@ def describe(folder: Place, *, brief: bool = False) -> str:
     """Return a readable view of whatever `folder` holds; a brief one leaves out the stages and the samples."""
     story = read_story(folder)
     images = images_text(story, brief=brief)
-    figures = [funnel_text(story), model_text(story), training_text(story, brief=brief), evaluation_text(story)]
+    figures = [funnel_table(story.funnel), model_text(story), training_text(story, brief=brief), evaluation_text(story)]
     figures.append(questions_text(story, brief=brief))
     alone = len(story.stages) == 1
     if brief:
@@ -41,7 +42,9 @@ def describe(folder: Place, *, brief: bool = False) -> str:
             slowest_text(story.folders),
             images,
             _columns(story.stages[0]) if alone else "",
-            *figures[:2],
+            figures[0],
+            samples_text(story.funnel, 2) if is_curation(story) else "",
+            figures[1],
             folder_text(story.model_folder),
             *figures[2:],
             _samples(story, 3 if alone else 1) or (_rows(story.stages[0]) if alone else ""),
@@ -67,8 +70,8 @@ def _stages(story: Story) -> str:
 
 def _figures(folder: StageFolder) -> Sequence[str]:
     content = folder.content
-    # Counts by source are told with the training that they are for, counts by reason with the images.
-    is_told = folder.stage in ("plan", "images")
+    # Counts by source are told with the training that they are for, by reason with the images and in the funnel.
+    is_told = folder.stage in ("plan", "images", "masks")
     counts = {
         name: number
         for name, number in content.counts.items()
@@ -99,21 +102,6 @@ def _rows(manifest: Manifest) -> str:
     if manifest.stage in ("chat", "questions"):
         return ""
     return "\n".join(textwrap.fill(row, WIDTH, subsequent_indent="  ") for row in some_rows(manifest, 3))
-
-
-def funnel_text(story: Story) -> str:
-    """Return the funnel: what is kept after each pass, and what each reason took."""
-    if not story.funnel:
-        return ""
-    table = Table("funnel", box=None, pad_edge=False)
-    for name in ("documents", "text blocks", "words", "images"):
-        table.add_column(name, justify="right")
-    for step in story.funnel:
-        table.add_row(f"after {step['name']}" if step["taken"] else step["name"], *_amounts(step["kept"]))
-        for taken in step["taken"]:
-            if any(taken["amount"].values()):
-                table.add_row(f"  - {taken['reason']}", *_amounts(taken["amount"], sign="-"), style="dim")
-    return rendered(table)
 
 
 def model_text(story: Story) -> str:
@@ -168,8 +156,3 @@ def _chats(story: Story, count: int) -> str:
         f"prompt: {shortened(chat['prompt'])}\ngoes on: {shortened(chat['continuation'], 400)}"
         for chat in story.chats[:count]
     )
-
-
-def _amounts(amount: dict[str, int], sign: str = "") -> Sequence[str]:
-    names = ("documents", "text_blocks", "words", "images")
-    return [f"{sign}{amount[name]:,}" if amount[name] else "" for name in names]

@@ -1,0 +1,1 @@
+"""What each pass kept and took, added up part by part."""
