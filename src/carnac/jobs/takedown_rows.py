@@ -4,7 +4,7 @@ documents        a page's row stays, empty; an image's block stays, its URL a ma
 images           the row stays: dropped, `taken_down`
 shards           the sample goes, or loses the image
 inner steps      (found, wanted, plans, what was fetched): the row goes
-chat, questions  the row that shows a page or an image goes
+chat, questions, excerpts of the funnel: the row that shows a page or an image goes
 anything else    mentions are replaced
 """
 
@@ -24,7 +24,7 @@ from carnac.shards.sample import SEPARATOR
 Row = dict[str, Any]
 URL_COLUMNS = ("url", "canonical_url", "location", "ask")  # flat columns that hold one URL
 SHA256_COLUMNS = ("sha256", "received_sha256")
-SHOWING = ("chat", "questions")  # stages whose rows show what a document or an image holds
+SHOWING = ("chat", "questions", "funnel_excerpts")  # stages whose rows show what a document or an image holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
