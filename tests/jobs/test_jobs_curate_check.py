@@ -65,3 +65,20 @@ def test_a_rule_on_scores_that_no_picture_is_given_is_named(tmp_path: Path) -> N
     rule = '[[pass]]\nname = "safety"\nkind = "rules"\nrules = [{ on = "image", signal = "nsfw_score", max = 0.8 }]\n'
     assert "drops pictures that were not scored, and none are" in check(tmp_path, HEAD + FETCH + rule)
     assert "not scored" not in check(tmp_path, HEAD + FETCH + "scores = { nsfw = true }\n" + rule)
+
+
+def test_files_that_are_named_and_not_there_are_found_before_any_work(tmp_path: Path) -> None:
+    lists = '[[pass]]\nname = "lists"\nkind = "lists"\nurls = ["there.txt", "gone.txt"]\n'
+    sets = '[[pass]]\nname = "sets"\nkind = "decontaminate"\nset = [{ name = "mmlu", texts = "gone.jsonl" }]\n'
+    (tmp_path / "there.txt").write_text("https://example.org/\n")
+    out = check(tmp_path, HEAD + lists + sets)
+    assert "pass.0.urls.1: gone.txt is not there" in out
+    assert "there.txt is" not in out
+    assert "texts: gone.jsonl is not there" in out
+
+
+def test_wrong_passes_are_named_each_and_not_called_an_empty_list_too(tmp_path: Path) -> None:
+    out = check(tmp_path, HEAD + '[[pass]]\nname = "wish"\nkind = "wishes"\n')
+    assert "pass.0.kind: got 'wishes'" in out
+    assert "at least" not in out
+    assert "an empty list" in check(tmp_path, HEAD + "pass = []\n")

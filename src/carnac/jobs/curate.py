@@ -59,7 +59,7 @@ class CurateRecipe(Recipe):
     rows_per_bucket: int = Field(
         default=1_000_000, ge=1, description="documents that are searched for repeats at once, in one worker"
     )
-    passes: Passes = Field(alias="pass", min_length=1, description="the passes, in order; each reads the last mask")
+    passes: Passes = Field(alias="pass", description="the passes, in order; each reads the last mask")
 
     def folders_written(self) -> Iterator[tuple[str, str, Place]]:
         """Yield the signals and every pass's folders."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carnac.curate.contamination.settings import DecontaminatePass
@@ -32,7 +33,28 @@ Mistakes = Iterator[tuple[Location, str]]
 
 def mistakes_of(recipe: CurateRecipe) -> list[tuple[Location, str]]:
     """Return (location, sentence) of each."""
-    return [*_caps(recipe), *_images(recipe), *_scores(recipe), *_remeasured(recipe)]
+    return [*_files(recipe), *_caps(recipe), *_images(recipe), *_scores(recipe), *_remeasured(recipe)]
+
+
+def _files(recipe: CurateRecipe) -> Mistakes:
+    """Lists and sets that are named and not there: found now, not after everything was measured.
+
+    What `measure` names may be written by a recipe before this one.
+    """
+    for number, step in enumerate(recipe.passes):
+        if isinstance(step, ListsPass):
+            for name in ("urls", "domains", "image_sha256", "image_pdq", "image_phash"):
+                for place, path in enumerate(getattr(step, name)):
+                    yield from _missing(("pass", number, name, place), path)
+        elif isinstance(step, DecontaminatePass):
+            for place, each in enumerate(step.sets):
+                yield from _missing(("pass", number, "set", place, "texts"), each.texts)
+                yield from _missing(("pass", number, "set", place, "images"), each.images)
+
+
+def _missing(location: Location, path: Path | None) -> Mistakes:
+    if path is not None and not path.exists():
+        yield location, f"{path} is not there. Wanted a file that can be read; paths are those of the current folder."
 
 
 def _caps(recipe: CurateRecipe) -> Mistakes:

@@ -12,7 +12,7 @@ from carnac.curate.contamination.settings import DecontaminatePass
 from carnac.curate.lists.settings import ListsPass
 from carnac.curate.masks import IMAGE_MISSING, NO_BLOCKS_LEFT, SIGNALS_FAILED
 from carnac.curate.repeats.settings import RepeatsPass
-from carnac.curate.settings import PassName, RulesPass
+from carnac.curate.settings import PassName, RulesPass, not_empty
 from carnac.images.settings import FetchSettings, ImageSettings, ScoreSettings
 from carnac.recipe.settings import Settings
 
@@ -51,4 +51,4 @@ def _names_differ(passes: tuple[AnyPass, ...]) -> tuple[AnyPass, ...]:
     return passes
 
 
-Passes = Annotated[tuple[Pass, ...], AfterValidator(_names_differ)]
+Passes = Annotated[tuple[Pass, ...], AfterValidator(not_empty), AfterValidator(_names_differ)]
