@@ -68,14 +68,14 @@ def _unit_name(unit: Any, _part: Any) -> str:
 RECORDS: dict[str, tuple[str, str, Named]] = {
     "documents": ("carnac.jobs.crawl", "extract_page", lambda record, warc, _: f"{warc}@{record.offset}"),
     "images": ("carnac.jobs.images_kept", "_take", lambda payload, _: hashlib.sha256(payload).hexdigest()),
-    "signals": ("carnac.jobs.curate", "measure_document", lambda document, _: document.id),
+    "signals": ("carnac.jobs.curate_measure", "measure", lambda document, _: document.id),
     "shards": ("carnac.jobs.shards", "sample_of", lambda document, *_: document["id"]),
     "pieces": ("carnac.jobs.plan", "pieces_of_sample", lambda _, place, *__: f"{place['shard']}@{place['row']}"),
 }
 UNITS: dict[str, tuple[str, str, Named]] = {
     "repeat_keys": ("carnac.jobs.repeats", "write_keys", _unit_name),
     "repeats": ("carnac.jobs.repeats", "search_bucket", _unit_name),
-    "masks": ("carnac.jobs.curate", "judge_unit", _unit_name),
+    "masks": ("carnac.jobs.curate_judge", "judge_unit", _unit_name),
     "tokenizer": ("carnac.jobs.plan", "train_tokenizer_unit", _unit_name),
     "plan": ("carnac.jobs.plan", "pack_rows", _unit_name),
 }

@@ -55,9 +55,9 @@ rules = [{{ on = "text", signal = "num_words", min = 3 }}]
 [[pass]]
 name = "repeats"
 kind = "repeats"
-by = ["image_in_document", "paragraph", "image_url", "image_sha256", "image_phash", "near", "image_set"]
+by = ["image_in_document", "image_set", "paragraph", "image_phash", "image_url", "image_sha256", "near"]
 keep = "longest"
-max_image_copies = 3
+max_image_copies = 1
 
 [[pass]]
 name = "lists"
@@ -78,15 +78,18 @@ rules = [{{ on = "document", signal = "word_repetition", max = 0.2 }}]
 LISTS = {
     "domains.txt": "example.net\nmirror.example\n",
     "urls.txt": "https://scikit-image.org/docs/0.19.x/api/skimage.html\n",
-    "asked.txt": "Image processing is the art of reading a picture as numbers, and of writing numbers as a picture.\n",
+    "asked.txt": "The watershed is a classical algorithm used for segmentation, that is, for separating different objects "
+    "in an image.\n"
+    "In this example, we use phase cross-correlation to identify the relative shift between two similar-sized images.\n"
+    "This example constructs a Region Adjacency Graph (RAG) and draws it with the rag_draw method.\n",
 }
 
 _CURATED_MASKS = tuple(f"curated/masks/{name}" for name in ("blocks", "documents", "repeats"))
 _MORE_MASKS = ("repeats", "lists", "sets", "documents")
 _IN_BUCKETS = ("paragraph", "image_url", "image_sha256", "image_set")
 _KEPT = ("documents", "more/signals", "more/masks/blocks")
-_NEAR = ("sketches", "bands", "groups", "edges", "pairs", "wanted", "compared", "sets")
-_PHASH = ("pictures", "distinct", "joined", "frequent")
+NEAR = ("sketches", "bands", "groups", "edges", "pairs", "wanted", "compared", "sets")
+PHASH = ("pictures", "distinct", "joined", "frequent")
 
 
 def _steps(place: str, names: tuple[str, ...], first: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -99,7 +102,7 @@ def _steps(place: str, names: tuple[str, ...], first: tuple[str, ...]) -> dict[s
 # `#steps` those that its manifest lists as such.
 REPEATS = "curated/repeats/repeats"
 MANY = "more/repeats/repeats"
-MANY_KINDS = ("image_in_document", "paragraph", "image_url", "image_sha256", "image_phash", "near", "image_set")
+MANY_KINDS = ("image_in_document", "image_set", "paragraph", "image_phash", "image_url", "image_sha256", "near")
 READS: dict[str, tuple[str, ...]] = {
     "documents": (),
     "images/wanted": ("documents",),
@@ -126,8 +129,8 @@ READS: dict[str, tuple[str, ...]] = {
     "more/image_signals": ("documents", "images/found"),
     "more/masks/blocks": ("more/signals", "more/image_signals"),
     **{f"{MANY}/keys/{kind}": (*_KEPT, "more/image_signals") for kind in MANY_KINDS if kind in _IN_BUCKETS},
-    **_steps(f"{MANY}/near", _NEAR, _KEPT),
-    **_steps(f"{MANY}/phash", _PHASH, (*_KEPT, "more/image_signals")),
+    **_steps(f"{MANY}/near", NEAR, _KEPT),
+    **_steps(f"{MANY}/phash", PHASH, (*_KEPT, "more/image_signals")),
     **{f"{MANY}#{kind}": (*_KEPT, "more/image_signals") for kind in MANY_KINDS},
     "more/masks/repeats": ("more/signals", "more/masks/blocks", *(f"{MANY}#{kind}" for kind in MANY_KINDS)),
     "more/listed/lists/entries": (),

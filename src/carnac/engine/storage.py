@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from carnac.core.errors import OutputError
-from carnac.core.places import Place, is_local
+from carnac.core.places import Place, is_local, read_bytes
 from carnac.core.stores import put_options, store_errors, store_of
 
 # A temporary file of another host says nothing about its process. A unit takes minutes; after a week it is dead.
@@ -116,6 +116,14 @@ def remove(place: Place) -> None:
         return
     with contextlib.suppress(FileNotFoundError), store_errors(place):
         store_of(place).rm_file(place.path)
+
+
+def write_changed(final: Place, content: bytes) -> None:
+    """Write a small file unless it says so already: a run with nothing to do changes nothing. Raises OutputError."""
+    with contextlib.suppress(OSError):
+        if read_bytes(final) == content:
+            return
+    write_file(final, content)
 
 
 def write_file(final: Place, content: bytes) -> None:

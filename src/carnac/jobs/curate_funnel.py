@@ -9,7 +9,6 @@ No text is opened but those of the samples that are left, a row group each.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from carnac.core.places import Place, read_bytes
+from carnac.core.places import Place
 from carnac.core.taken_down import MARK
 from carnac.curate.funnel.steps import Excerpt, Excerpts, excerpt_of, place_of, steps_of
 from carnac.curate.funnel.table import TALLIES, from_rows, to_rows
@@ -32,7 +31,7 @@ from carnac.engine.aligned import read_aligned_tables
 from carnac.engine.manifest import Manifest, PartEntry
 from carnac.engine.part import Part
 from carnac.engine.run import Runner
-from carnac.engine.storage import write_file
+from carnac.engine.storage import write_changed
 from carnac.engine.tables import open_part, read_rows
 from carnac.engine.unit import Stage, Unit, digest_of
 from carnac.jobs.curate_passes import AnyPass
@@ -114,10 +113,7 @@ def draw_funnel(
         return
     drawn = steps_of(tally, [each.masks.counts for each in passes], excerpts)
     content = json.dumps({"steps": [step.to_json() for step in drawn]}, indent=1) + "\n"
-    with contextlib.suppress(OSError):
-        if read_bytes(folder / FUNNEL) == content.encode():
-            return
-    write_file(folder / FUNNEL, content.encode())
+    write_changed(folder / FUNNEL, content.encode())
 
 
 def _settings(steps: Sequence[AnyPass]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from carnac.curate.masks import METADATA_KEY
 from carnac.engine.manifest import Manifest, PartEntry
 from carnac.engine.part import Part
 from carnac.engine.run import Runner
-from carnac.engine.storage import write_file
+from carnac.engine.storage import write_changed
 from carnac.engine.tables import open_part, read_batches, read_rows
 from carnac.engine.unit import Stage, Unit
 from carnac.jobs.shards_choice import Choice, chosen_of
@@ -75,8 +75,8 @@ def write_card(runner: Runner, folder: Place, wanted: Sequence[Wanted], sources:
     if runner.changes_nothing:
         return
     card = _card(_sum(entry.path for entry in total), sources)
-    write_file(folder / "card.json", (json.dumps(card.to_json(), indent=1) + "\n").encode())
-    write_file(folder / "CARD.md", to_markdown(card).encode(errors="replace"))
+    write_changed(folder / "card.json", (json.dumps(card.to_json(), indent=1) + "\n").encode())
+    write_changed(folder / "CARD.md", to_markdown(card).encode(errors="replace"))
 
 
 def _merged(runner: Runner, parts: Sequence[PartEntry], folder: Place) -> tuple[PartEntry, ...]:
