@@ -78,8 +78,8 @@ rules = [{{ on = "document", signal = "word_repetition", max = 0.2 }}]
 LISTS = {
     "domains.txt": "example.net\nmirror.example\n",
     "urls.txt": "https://scikit-image.org/docs/0.19.x/api/skimage.html\n",
-    "asked.txt": "The watershed is a classical algorithm used for segmentation, that is, for separating different objects "
-    "in an image.\n"
+    "asked.txt": "The watershed is a classical algorithm used for segmentation, that is, for separating different "
+    "objects in an image.\n"
     "In this example, we use phase cross-correlation to identify the relative shift between two similar-sized images.\n"
     "This example constructs a Region Adjacency Graph (RAG) and draws it with the rag_draw method.\n",
 }
