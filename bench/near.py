@@ -357,7 +357,8 @@ def main() -> None:
                 print(f"    {name:22} {figure:8,.4f}" if figure <= 1 else f"    {name:22} {figure:8,.0f}")
     if asked.what != "quality":
         seconds = measure_slope(asked.millions, asked.rounds)
-        print(f"slope of the medians {slope_of(seconds):.2f} (wanted <= 1.1)")
+        if len(seconds) > 1:
+            print(f"slope of the medians {slope_of(seconds):.2f} (wanted <= 1.1)")
         if asked.plot is not None:
             plot(seconds, asked.plot)
 
