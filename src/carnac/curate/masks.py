@@ -86,6 +86,11 @@ class Masks:
         return cls(ids=ids, starts=starts, reason=reason, block_reason=block_reason)
 
     @classmethod
+    def after(cls, last: pa.Table | None, ids: pa.ChunkedArray, starts: npt.NDArray[np.int64]) -> Masks:
+        """Return what the last pass left of documents; all of them where there was none."""
+        return cls.keeping_all(ids, starts) if last is None else cls.from_table(last)
+
+    @classmethod
     def from_table(cls, table: pa.Table) -> Masks:
         """Return the rows of a part of `MASKS`; it needs `id`, `reason` and `block_reason`."""
         blocks = table.column("block_reason")

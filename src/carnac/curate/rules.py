@@ -6,7 +6,7 @@ reasons would have taken by itself. No text and no image is opened.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +16,22 @@ import pyarrow.compute as pc
 
 from carnac.core.document import KINDS
 from carnac.curate.masks import IMAGE_MISSING, KEPT, NO_BLOCKS_LEFT, SIGNALS_FAILED, Masks, Reasons
-from carnac.curate.settings import Rule, Threshold
+from carnac.curate.settings import Rule, Side, Threshold
 from carnac.curate.signals.catalogue import signals_on
 from carnac.curate.signals.frame import Array, Frame
 from carnac.curate.signals.signal import Level
 
 Truths = npt.NDArray[np.bool_]
 Values = Mapping[str, Array | pa.Array]  # of signals by name: float64, or words, one per block or document
+
+
+# What each side of a threshold drops; NaN, what is not known, never.
+DROPS: Mapping[Side, Callable[[Array, float], Truths]] = {
+    "min": lambda values, at: values < at,
+    "above": lambda values, at: values <= at,
+    "max": lambda values, at: values > at,
+    "below": lambda values, at: values >= at,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,19 +101,22 @@ def _failing(rules: Sequence[Rule], values: Values, alive: Truths, frame: Frame 
     """
     fails: dict[str, Truths] = {}
     for rule in rules:
-        judged = alive
-        if frame is not None and rule.kinds is not None:
-            judged = judged & np.isin(frame.kinds, [KINDS.index(kind) for kind in rule.kinds])
-        if rule.when is not None:
-            judged = judged & _inside(values[rule.when.signal], rule.when)
+        judged = meant_by(rule, values, alive, frame)
         if frame is not None and rule.known().needs_file:
             there = frame.flags("block_has_image")
             _add(fails, IMAGE_MISSING, judged & ~there)
             judged = judged & there
-        for name, outside in zip(rule.reasons(), _outside(values[rule.signal], rule), strict=True):
+        for name, outside in zip(rule.reasons(), outside_of(values[rule.signal], rule), strict=True):
             if name is not None and outside is not None:
                 _add(fails, name, judged & outside)
     return fails
+
+
+def meant_by(rule: Rule, values: Values, alive: Truths, frame: Frame | None) -> Truths:
+    """Return which of what is alive a rule looks at, by its `kinds` and `when`; `frame` is that of blocks, or None."""
+    if frame is not None and rule.kinds is not None:
+        alive = alive & np.isin(frame.kinds, [KINDS.index(kind) for kind in rule.kinds])
+    return alive if rule.when is None else alive & _inside(values[rule.when.signal], rule.when)
 
 
 def _add(fails: dict[str, Truths], name: str, which: Truths) -> None:
@@ -113,28 +125,26 @@ def _add(fails: dict[str, Truths], name: str, which: Truths) -> None:
 
 def _inside(value: Array | pa.Array, threshold: Threshold) -> Truths:
     """Return where a signal is known and inside a threshold."""
+    inside = is_known(value)
+    for outside in outside_of(value, threshold):
+        inside = inside if outside is None else inside & ~outside
+    return inside
+
+
+def is_known(value: Array | pa.Array) -> Truths:
+    """Return where a signal is known."""
     known: Truths = value.is_valid().to_numpy(zero_copy_only=False) if isinstance(value, pa.Array) else ~np.isnan(value)
-    for outside in _outside(value, threshold):
-        known = known if outside is None else known & ~outside
     return known
 
 
-def _outside(value: Array | pa.Array, threshold: Threshold) -> tuple[Truths | None, Truths | None, Truths | None]:
+def outside_of(value: Array | pa.Array, threshold: Threshold) -> tuple[Truths | None, Truths | None, Truths | None]:
     """Return where a signal is too small, too large, not one of the words; None where that side has no threshold."""
     if threshold.one_of is not None:
         known = pc.is_in(value, pa.array(threshold.one_of, pa.string()))
         other: Truths = pc.and_(pc.invert(known), pc.is_valid(value)).to_numpy(zero_copy_only=False)
         return None, None, other
-    small = large = None
-    if threshold.min is not None:
-        small = value < threshold.min
-    elif threshold.above is not None:
-        small = value <= threshold.above
-    if threshold.max is not None:
-        large = value > threshold.max
-    elif threshold.below is not None:
-        large = value >= threshold.below
-    return small, large, None
+    fails = {side: DROPS[side](value, at) for side, at in threshold.sides().items()}
+    return fails.get("min", fails.get("above")), fails.get("max", fails.get("below")), None
 
 
 def _first(fails: Mapping[str, Truths], reasons: Reasons, number: int) -> npt.NDArray[np.int16]:

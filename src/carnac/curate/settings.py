@@ -28,6 +28,7 @@ from carnac.curate.signals.signal import Level, Signal
 from carnac.recipe.settings import Settings
 
 TextKind = Literal["paragraph", "heading", "list", "table", "code", "quote", "caption"]
+Side = Literal["min", "above", "max", "below"]
 Items = TypeVar("Items", bound="tuple[object, ...] | None")
 
 
@@ -52,6 +53,11 @@ class Threshold(Settings):
     one_of: Annotated[tuple[str, ...] | None, AfterValidator(not_empty)] = Field(
         default=None, description="For signals that are words: those that are kept."
     )
+
+    def sides(self) -> dict[Side, float]:
+        """Return the thresholds that are given, lower before upper."""
+        sides: dict[Side, float | None] = {"min": self.min, "above": self.above, "max": self.max, "below": self.below}
+        return {side: at for side, at in sides.items() if at is not None}
 
     @model_validator(mode="after")
     def _has_a_threshold(self) -> Self:

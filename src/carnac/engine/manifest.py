@@ -10,7 +10,7 @@ import contextlib
 import functools
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """Return the digest of all rows in order: the input digest of a stage that reads the whole folder."""
-        return digest_of([[part.unit, part.digest] for part in self.parts])
+        return digest_of_parts(self.parts)
 
     @property
     def rows_digest(self) -> str:
@@ -100,6 +100,11 @@ class Manifest:
     def ledgers(self) -> list[Ledger]:
         """Read the ledgers of all parts and steps, with their quarantined records."""
         return [read_ledger(part.path) for part in (*self.steps, *self.parts)]
+
+
+def digest_of_parts(parts: Iterable[PartEntry]) -> str:
+    """Return the digest of all rows of parts, which unit they are of too: the input digest of who reads all of them."""
+    return digest_of([[part.unit, part.digest] for part in parts])
 
 
 def collect_parts(folder: Place, units: Sequence[Unit]) -> tuple[PartEntry, ...]:

@@ -126,10 +126,8 @@ def _parts(task: ContaminationTask) -> dict[str, tuple[Place, Sequence[str]]]:
 
 
 def _masks(tables: Mapping[str, pa.Table]) -> Masks:
-    if "last" in tables:
-        return Masks.from_table(tables["last"])
     documents = tables["documents"]
-    return Masks.keeping_all(documents.column("id"), starts_of(documents.column("texts")))
+    return Masks.after(tables.get("last"), documents.column("id"), starts_of(documents.column("texts")))
 
 
 def _shared_texts(documents: pa.Table, masks: Masks, sets: Sequence[KnownSet], first: int, part: Part) -> Iterator[Row]:

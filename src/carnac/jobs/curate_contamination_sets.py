@@ -239,5 +239,5 @@ def _phash_of(file: Path) -> int:
 
 
 SETS_STAGE = Stage(
-    name="contamination_sets", version=1, schema=SETS, work=write_set, rows_per_group=100_000, is_step=True
+    name="contamination_sets", version=2, schema=SETS, work=write_set, rows_per_group=100_000, is_step=True
 )

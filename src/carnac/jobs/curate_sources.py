@@ -98,7 +98,7 @@ def read_stored(parts: StoredParts) -> Iterator[StoredBatch]:
         check_same_rows(*tables.values())
         frame = Frame.of(*(tables[name] for name in ("signals", "images", "kept") if name in tables))
         signals, last = tables["signals"], tables.get("last")
-        masks = Masks.keeping_all(signals.column("id"), frame.starts) if last is None else Masks.from_table(last)
+        masks = Masks.after(last, signals.column("id"), frame.starts)
         failed = tables.get("kept", signals).column("failed").is_valid().to_numpy()
         yield StoredBatch(first=first, frame=frame, last=masks, failed=failed)
 

@@ -22,7 +22,7 @@ from typing import Any
 from carnac.core.places import Place
 from carnac.curate.repeats.settings import RepeatsPass
 from carnac.engine.buckets import num_buckets
-from carnac.engine.manifest import PartEntry
+from carnac.engine.manifest import PartEntry, digest_of_parts
 from carnac.engine.run import Runner
 from carnac.engine.unit import Stage, digest_of
 from carnac.jobs import repeats_near_rounds as rounds
@@ -127,7 +127,7 @@ def _group(search: _Search) -> tuple[PartEntry, ...]:
         ],
     )
     search.publish(stage, bands)
-    inputs, stage = [_digest(bands)], sketching.GROUPS_STAGE
+    inputs, stage = [digest_of_parts(bands)], sketching.GROUPS_STAGE
     paths, memory = tuple(entry.path for entry in bands), search.limits.max_memory_mb
     groups = search.do(
         stage,
@@ -165,7 +165,7 @@ def _propose(
 
 def _pair(search: _Search, number: int, edges: Sequence[PartEntry], buckets: int) -> tuple[PartEntry, ...]:
     """Return each pair of a round once."""
-    paths, inputs = tuple(entry.path for entry in edges), [_digest(edges)]
+    paths, inputs = tuple(entry.path for entry in edges), [digest_of_parts(edges)]
     tasks = [
         (
             f"{number}-{bucket:05d}",
@@ -180,7 +180,7 @@ def _pair(search: _Search, number: int, edges: Sequence[PartEntry], buckets: int
 
 def _ask(search: _Search, number: int, pairs: Sequence[PartEntry]) -> tuple[PartEntry, ...]:
     """Return the sketches that the pairs of a round need."""
-    paths, shared = tuple(entry.path for entry in pairs), _digest(pairs)
+    paths, shared = tuple(entry.path for entry in pairs), digest_of_parts(pairs)
     tasks = []
     for rank, entry in enumerate(search.sketches):
         task = WantedTask(pairs=paths, sketches=entry.path, rank=rank, keep=search.step.keep)
@@ -191,7 +191,7 @@ def _ask(search: _Search, number: int, pairs: Sequence[PartEntry]) -> tuple[Part
 
 def _compare(search: _Search, pairs: Sequence[PartEntry], wanted: Sequence[PartEntry]) -> tuple[PartEntry, ...]:
     """Return the pairs of a round that are alike."""
-    paths, shared, least = tuple(entry.path for entry in wanted), _digest(wanted), search.step.near_similarity
+    paths, shared, least = tuple(entry.path for entry in wanted), digest_of_parts(wanted), search.step.near_similarity
     tasks = []
     for bucket, entry in enumerate(pairs):
         task = CompareTask(
@@ -216,7 +216,7 @@ def _join(
         before=before[0].path if before else None,
         min_similarity=least,
     )
-    inputs = [_digest(compared), _digest(before)]
+    inputs = [digest_of_parts(compared), digest_of_parts(before)]
     return search.do(rounds.SETS_STAGE, [(f"{number}-sets", task, {"min_similarity": least, "round": number}, inputs)])
 
 
@@ -226,10 +226,6 @@ def _name(
     """Write the rows of `REPEATS` of the last sets."""
     names = tuple(entry.unit for entry in search.sketches)
     task = NamesTask(sets=sets[-1].path, compared=tuple(entry.path for entry in compared), units=names)
-    inputs = [digest_of(list(names)), _digest(compared), _digest(sets[-1:])]
+    inputs = [digest_of(list(names)), digest_of_parts(compared), digest_of_parts(sets[-1:])]
     unit = rounds.NAMES_STAGE.unit("near-00000", task, settings={"kind": "near"}, inputs=inputs)
     return search.runner.do(rounds.NAMES_STAGE, [unit], folder)
-
-
-def _digest(entries: Sequence[PartEntry]) -> str:
-    return digest_of([[entry.unit, entry.digest] for entry in entries])

@@ -33,11 +33,11 @@ from carnac.curate.near.phash_pairs import (
 )
 from carnac.curate.repeats.settings import RepeatsPass, repeat_reason
 from carnac.engine.buckets import KEY, BucketWriter, num_buckets, read_bucket
-from carnac.engine.manifest import PartEntry
+from carnac.engine.manifest import PartEntry, digest_of_parts
 from carnac.engine.part import Part
 from carnac.engine.run import Runner
 from carnac.engine.tables import read_batches, read_table
-from carnac.engine.unit import Stage, Unit, digest_of
+from carnac.engine.unit import Stage, Unit
 from carnac.jobs.repeats import REPEATS_STAGE
 from carnac.jobs.repeats_sources import PartSources, RepeatSources, SearchLimits, part_sources, read_kept
 
@@ -108,7 +108,7 @@ def search_phash(
     steps, distance = folder / "phash", step.max_phash_distance
     buckets = num_buckets(sources.documents.rows * IMAGES_PER_DOCUMENT, limits.rows_per_bucket)
     pictures = _list_pictures(runner, sources, found, steps / "pictures", buckets)
-    paths, inputs = tuple(entry.path for entry in pictures), [_digest(pictures)]
+    paths, inputs = tuple(entry.path for entry in pictures), [digest_of_parts(pictures)]
     units = []
     for bucket in range(buckets):
         task = DistinctTask(pictures=paths, bucket=bucket)
@@ -120,7 +120,7 @@ def search_phash(
         joined=tuple(entry.path for entry in joined),
         max_copies=step.max_image_copies,
     )
-    shown, read = {"max_copies": step.max_image_copies}, [_digest(distinct), _digest(joined)]
+    shown, read = {"max_copies": step.max_image_copies}, [digest_of_parts(distinct), digest_of_parts(joined)]
     unit = FREQUENT_STAGE.unit("frequent", frequent, settings=shown, inputs=read)
     (often,) = _done(runner, FREQUENT_STAGE, [unit], steps / "frequent")
     named = tuple((entry.unit, entry.path) for entry in sorted(pictures, key=lambda entry: entry.unit))
@@ -134,10 +134,6 @@ def search_phash(
 
 def _of(bucket: int, buckets: int) -> dict[str, int]:
     return {"bucket": bucket, "num_buckets": buckets}
-
-
-def _digest(entries: Sequence[PartEntry]) -> str:
-    return digest_of([[entry.unit, entry.digest] for entry in entries])
 
 
 def _done(runner: Runner, stage: Stage, units: Sequence[Unit], place: Place) -> tuple[PartEntry, ...]:
@@ -174,7 +170,7 @@ def _join(
             max_memory_mb=limits.max_memory_mb,
         )
         shown = {"max_distance": distance, "unit": number, "num_units": num_units}
-        units.append(JOINED_STAGE.unit(f"{number:05d}", task, settings=shown, inputs=[_digest(distinct)]))
+        units.append(JOINED_STAGE.unit(f"{number:05d}", task, settings=shown, inputs=[digest_of_parts(distinct)]))
     return _done(runner, JOINED_STAGE, units, place)
 
 

@@ -123,7 +123,7 @@ def read_kept(part: PartSources, columns: Mapping[str, Sequence[str]]) -> Iterat
         last = tables.pop("last", None)
         signals = tables["signals"]
         frame = Frame.of(*tables.values())
-        masks = Masks.keeping_all(signals.column("id"), frame.starts) if last is None else Masks.from_table(last)
+        masks = Masks.after(last, signals.column("id"), frame.starts)
         failed = signals.column("failed").is_valid().to_numpy()
         masks = judge_hits(masks, failed, hits.between(first, signals.num_rows), reasons)
         yield first, frame.with_kept(masks.is_alive), masks

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from carnac.engine.buckets import mix
+
 Hashes = npt.NDArray[np.uint64]
 
 # An item that is shorter than an n-gram counts as a whole, from so many words on: GPT-3's smallest n. Fewer words are
@@ -97,7 +99,7 @@ def hash_words(words: Sequence[str]) -> Hashes:
     starts = np.append(0, stops[:-1] + 1)
     sums = np.zeros(len(codes) + 1, np.uint64)
     np.cumsum((codes.astype(np.uint64) + np.uint64(1)) * _powers(_MULTIPLIER, len(codes)), out=sums[1:])
-    return _mix((sums[stops] - sums[starts]) * _powers(_INVERSE, len(codes))[starts])
+    return mix((sums[stops] - sums[starts]) * _powers(_INVERSE, len(codes))[starts])
 
 
 def hash_ngrams(word_hashes: Hashes, length: int) -> Hashes:
@@ -106,7 +108,7 @@ def hash_ngrams(word_hashes: Hashes, length: int) -> Hashes:
     hashes = np.full(number, length, np.uint64)
     for offset in range(length):
         hashes = hashes * np.uint64(_MULTIPLIER) + word_hashes[offset : offset + number]
-    return _mix(hashes)
+    return mix(hashes)
 
 
 def ngrams_of_item(words: Sequence[str], ngram: int) -> tuple[int, Hashes]:
@@ -135,10 +137,3 @@ def _powers(base: int, number: int) -> Hashes:
     powers[:1] = 1
     np.multiply.accumulate(powers, out=powers)
     return powers
-
-
-def _mix(hashes: Hashes) -> Hashes:
-    """Return hashes of which every bit hangs on every bit (the finaliser of splitmix64, Steele et al. 2014)."""
-    hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return hashes ^ (hashes >> np.uint64(31))

@@ -1,32 +1,20 @@
-"""What a rule looks at, and what it says of each value, for drawing it: the same that `rules` judges by."""
+"""What a rule looks at, and what it says of each value, for drawing it: what `curate.rules` judges by."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from carnac.core.document import KINDS
 from carnac.curate.funnel.axis import Axis
-from carnac.curate.settings import Rule, Threshold
-from carnac.curate.signals.catalogue import signals_on
+from carnac.curate.rules import DROPS, is_known, meant_by, outside_of, values_of
+from carnac.curate.settings import Rule, Side
 from carnac.curate.signals.frame import Frame
-from carnac.curate.signals.signal import Level
 
 Truths = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
-Side = Literal["min", "above", "max", "below"]
-_DROPS: dict[Side, Callable[[Values, float], Truths]] = {
-    "min": lambda values, at: values < at,
-    "above": lambda values, at: values <= at,
-    "max": lambda values, at: values > at,
-    "below": lambda values, at: values >= at,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +27,7 @@ class Bound:
 
     def drops(self, values: Values) -> Truths:
         """Return which values it drops; none that is NaN."""
-        return _DROPS[self.side](values, self.at)
+        return DROPS[self.side](values, self.at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +47,8 @@ class Looked:
 def bounds_of(rule: Rule) -> list[Bound]:
     """Return the thresholds of a rule, lower before upper; none of a rule on words."""
     small, large, _ = rule.reasons()
-    sides: tuple[tuple[Side, float | None, str | None], ...] = (
-        ("min", rule.min, small),
-        ("above", rule.above, small),
-        ("max", rule.max, large),
-        ("below", rule.below, large),
-    )
-    return [Bound(side=side, at=at, reason=reason) for side, at, reason in sides if at is not None and reason]
+    reasons = {"min": small, "above": small, "max": large, "below": large}
+    return [Bound(side=side, at=at, reason=reasons[side] or "") for side, at in rule.sides().items()]
 
 
 def axis_of(rule: Rule) -> Axis:
@@ -75,56 +58,21 @@ def axis_of(rule: Rule) -> Axis:
 
 def look(frame: Frame, rule: Rule, alive: Truths) -> Looked:
     """Return what a rule looks at of what is `alive` (bool, per block or per document as its level says)."""
-    judged = alive & _is_meant(frame, rule)
-    signal = rule.known()
-    if signal.needs_file and rule.on == "image":
+    values, of_blocks = values_of(frame, [rule]), None if rule.on == "document" else frame
+    if of_blocks is not None:
+        alive = alive & (frame.is_image if rule.on == "image" else ~frame.is_image)
+    judged = meant_by(rule, values, alive, of_blocks)
+    if of_blocks is not None and rule.known().needs_file:
         judged = judged & frame.flags("block_has_image")
-    value = signal.value(frame)
-    fails = judged & ~_is_inside(value, rule)
-    if signal.is_label:
-        return Looked(judged=judged, fails=fails, is_known=_is_known(value), values=None, labels=value)
-    return Looked(judged=judged, fails=fails, is_known=_is_known(value), values=value, labels=None)
-
-
-def _is_meant(frame: Frame, rule: Rule) -> Truths:
-    if rule.on == "document":
-        meant: Truths = np.ones(frame.num_documents, np.bool_)
-    elif rule.on == "image":
-        meant = frame.is_image
-    elif rule.kinds is None:
-        meant = ~frame.is_image
-    else:
-        meant = np.isin(frame.kinds, [KINDS.index(kind) for kind in rule.kinds])
-    if rule.when is None:
-        return meant
-    value = _value(frame, rule.when, rule.on)
-    return meant & _is_known(value) & _is_inside(value, rule.when)
-
-
-def _value(frame: Frame, threshold: Threshold, on: Level) -> Values | pa.Array:
-    value: Values | pa.Array = signals_on(on)[threshold.signal].value(frame)
-    return value
-
-
-def _is_inside(value: Values | pa.Array, threshold: Threshold) -> Truths:
-    """Return what lies inside a threshold, and what is not known."""
-    if threshold.one_of is not None:
-        known = pc.is_in(value, pa.array(threshold.one_of, pa.string())).to_numpy(zero_copy_only=False)
-        inside: Truths = known | ~_is_known(value)
-        return inside
-    inside = np.ones(len(value), np.bool_)
-    sides: tuple[tuple[Side, float | None], ...] = (
-        ("min", threshold.min),
-        ("above", threshold.above),
-        ("max", threshold.max),
-        ("below", threshold.below),
+    value = values[rule.signal]
+    fails = np.zeros(len(judged), np.bool_)
+    for outside in outside_of(value, rule):
+        fails |= False if outside is None else outside
+    known, is_label = is_known(value), rule.known().is_label
+    return Looked(
+        judged=judged,
+        fails=judged & fails,
+        is_known=known,
+        values=None if is_label else value,
+        labels=value if is_label else None,
     )
-    for side, at in sides:
-        if at is not None:
-            inside &= ~_DROPS[side](value, at)
-    return inside
-
-
-def _is_known(value: Values | pa.Array) -> Truths:
-    known: Truths = value.is_valid().to_numpy(zero_copy_only=False) if isinstance(value, pa.Array) else ~np.isnan(value)
-    return known
