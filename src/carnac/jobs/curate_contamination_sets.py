@@ -105,10 +105,12 @@ def _write_texts(file: Path, fields: tuple[str, ...], ngram: int, part: Part) ->
     hashes: list[Hashes] = [np.zeros(0, np.uint64)]
     lengths: list[int] = [0]
     names = [""]
+    num_lost = 0
     for name, record in _items(file, fields):
         part.count("items")
         ngrams = part.attempt(name, _ngrams_of, record, fields, ngram)
         if ngrams is LOST:
+            num_lost += 1
             continue
         if not ngrams:
             part.count("too_short")
@@ -119,9 +121,10 @@ def _write_texts(file: Path, fields: tuple[str, ...], ngram: int, part: Part) ->
     kept, first = np.unique(np.concatenate(hashes), return_index=True)  # of items that share an n-gram, the first
     place = np.repeat(np.arange(len(hashes)), [len(each) for each in hashes])[first]
     if not len(kept):
+        lost = f" ({num_lost} could not be read)" if num_lost else ""
         raise InputError(
-            f"{file}: no item has {min(ngram, MIN_WHOLE_WORDS)} words or more{_in_fields(fields)}, so none can be "
-            "searched for. Mend `fields`, or leave the file out."
+            f"{file}: no item{lost} has {min(ngram, MIN_WHOLE_WORDS)} words or more{_in_fields(fields)}, so none can "
+            "be searched for. Mend the file or `fields`, or leave the file out."
         )
     part.count("ngrams", len(kept))
     items = pa.array(names).take(pa.array(place))
