@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
-from carnac.model.autoregressive import AutoregressiveModel, build_model
+from carnac.model.build import build_model
 from carnac.model.formats import FormatName
 from carnac.model.formats.description import describe_model
 from carnac.model.formats.folders import SpecialIds, write_folder
 from carnac.model.language import Vocabulary
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import (
     ConfigValue,
     MlpSettings,
@@ -72,7 +73,7 @@ SIZES = {
 class Pair:
     """The same weights in both libraries."""
 
-    ours: AutoregressiveModel
+    ours: MultimodalModel
     theirs: Any
     name: FormatName
 
@@ -85,7 +86,7 @@ def make_pair(name: FormatName, size: Size, device: str, dtype: torch.dtype = to
     return Pair(ours=ours.to(device=device, dtype=dtype), theirs=theirs.to(device=device, dtype=dtype), name=name)
 
 
-def make_ours(name: FormatName, size: Size) -> AutoregressiveModel:
+def make_ours(name: FormatName, size: Size) -> MultimodalModel:
     """Return a model with random weights."""
     vocabulary = Vocabulary(size=size.vocabulary, pad_id=PAD_ID, bos_id=BEGIN_ID, eos_id=END_ID)
     model = build_model(_settings(name, size), vocabulary, size.image_px, seed=0)
@@ -96,7 +97,7 @@ def make_ours(name: FormatName, size: Size) -> AutoregressiveModel:
     return model
 
 
-def exported(ours: AutoregressiveModel, name: FormatName, size: Size, folder: Path) -> Any:
+def exported(ours: MultimodalModel, name: FormatName, size: Size, folder: Path) -> Any:
     """Write `ours` in a format into `folder` and return what transformers loads from there."""
     from transformers import AutoModelForImageTextToText
     from transformers.utils.logging import disable_progress_bar

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from carnac.core.batch import IGNORED, Batch
-from carnac.model.autoregressive import AutoregressiveModel
 from carnac.model.formats import FormatName
 from carnac.model.generation.prompt import Prompt
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.tensors import to_tensors
 from model.inputs import batch_of, random_prompt, their_inputs, their_labels
 
@@ -27,13 +27,13 @@ class Rows:
     pictures: int
 
 
-def rows_of(shape: Rows, model: AutoregressiveModel) -> list[Prompt]:
+def rows_of(shape: Rows, model: MultimodalModel) -> list[Prompt]:
     """Return random rows: a picture and the text after it have equal shares where the row has room for that."""
     picture = (model.tokens_per_image, model.image_size_px, model.language.config.vocab_size)
     return [random_prompt(shape.tokens, shape.pictures, picture, seed=row) for row in range(shape.rows)]
 
 
-def our_step(model: AutoregressiveModel, rows: Sequence[Prompt]) -> Step:
+def our_step(model: MultimodalModel, rows: Sequence[Prompt]) -> Step:
     """Return carnac's step: the head at the labels alone."""
     batch = batch_of(rows, model.tokens_per_image)
 
@@ -44,7 +44,7 @@ def our_step(model: AutoregressiveModel, rows: Sequence[Prompt]) -> Step:
     return step
 
 
-def our_step_with_all_logits(model: AutoregressiveModel, rows: Sequence[Prompt]) -> Step:
+def our_step_with_all_logits(model: MultimodalModel, rows: Sequence[Prompt]) -> Step:
     """Return carnac's step as it would be with logits at every position, as transformers' classes make them."""
     batch: Batch = batch_of(rows, model.tokens_per_image)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from carnac.model.autoregressive import AutoregressiveModel
+from carnac.model.multimodal import MultimodalModel
 from train.pinned import IMAGE_ID, PAD_ID, Size, language_fields, vision_fields
 
 # Beginnings and parts of names: carnac's, and those of transformers' class.
@@ -26,7 +26,7 @@ NAMES = (
 )
 
 
-def make_idefics2(ours: AutoregressiveModel, size: Size) -> Any:
+def make_idefics2(ours: MultimodalModel, size: Size) -> Any:
     """Return transformers' class with the weights of `ours`; every weight has its counterpart."""
     from transformers import Idefics2Config, Idefics2ForConditionalGeneration
 

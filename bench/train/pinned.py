@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from carnac.model.autoregressive import AutoregressiveModel, build_model
+from carnac.model.build import build_model
 from carnac.model.language import Vocabulary
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import ConfigValue, ModelSettings, PerceiverSettings, TowerSettings, VisionSettings
 from carnac.sequence.settings import PictureSettings
 
@@ -57,13 +58,13 @@ SIZES = {
 }  # fmt: skip
 
 
-def make_ours(size: Size) -> AutoregressiveModel:
+def make_ours(size: Size) -> MultimodalModel:
     """Return carnac's model with random weights."""
     vocabulary = Vocabulary(size=size.vocabulary, pad_id=PAD_ID, bos_id=BEGIN_ID, eos_id=END_ID)
     return build_model(make_settings(size), vocabulary, size.image_px, seed=0).train()
 
 
-def make_plain(ours: AutoregressiveModel) -> Any:
+def make_plain(ours: MultimodalModel) -> Any:
     """Return the same language model alone, with the same weights: transformers' class, and its attention."""
     plain: Any = copy.deepcopy(ours.language)
     plain.set_attn_implementation("sdpa")

@@ -11,7 +11,7 @@ from functools import partial
 from turns import in_turns
 
 from carnac.core.batch import Batch
-from carnac.model.autoregressive import AutoregressiveModel
+from carnac.model.multimodal import MultimodalModel
 from train.idefics2 import make_idefics2
 from train.pinned import Size, make_ours, make_plain
 from train.rows import Rows, dense_rows, draw_rows
@@ -112,7 +112,7 @@ def mean_fill(rows: Sequence[Rows], which: Callable[[Rows], Batch]) -> float:
     return sum(each.tokens for each in rows) / sum(which(each).segment.size for each in rows)
 
 
-def _theirs(ours: AutoregressiveModel, size: Size, *, packed: bool) -> Step:
+def _theirs(ours: MultimodalModel, size: Size, *, packed: bool) -> Step:
     return their_step(make_idefics2(ours, size), size.latents, packed=packed)
 
 

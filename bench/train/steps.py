@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from carnac.core.batch import IGNORED, Batch
-from carnac.model.autoregressive import AutoregressiveModel
+from carnac.model.multimodal import MultimodalModel
 from carnac.train.loop import Losses, Run, train
 from carnac.train.metrics import StepRecord
 from carnac.train.optimizer import make_optimizer
@@ -44,7 +44,7 @@ class _Losses:
         """Save nothing: a checkpoint is no part of a step."""
 
 
-def our_step(model: AutoregressiveModel) -> Step:
+def our_step(model: MultimodalModel) -> Step:
     """Return carnac's: the loop itself, one step at a time, with all that it notes of a step."""
     watch = _Losses()
     run = Run(

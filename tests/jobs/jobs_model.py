@@ -23,7 +23,7 @@ from carnac.engine.run import Runner
 from carnac.engine.unit import Stage, Unit
 from carnac.jobs.models import InputSettings, write_inputs
 from carnac.jobs.train import MODEL
-from carnac.model.autoregressive import build_model
+from carnac.model.build import build_model
 from carnac.model.language import Vocabulary
 from carnac.model.settings import MlpSettings, ModelSettings, TowerSettings, VisionSettings
 from carnac.model.weights import save_model

@@ -19,9 +19,9 @@ from carnac.core.errors import InputError, OutputError, RunError
 from carnac.jobs.export import describe_export, export_model
 from carnac.jobs.import_model import import_model
 from carnac.jobs.models import InputSettings, open_model, write_inputs
-from carnac.model.autoregressive import AutoregressiveModel
 from carnac.model.formats import FormatName
 from carnac.model.generation.generate import generate
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import AdapterSettings, GenerationSettings
 from carnac.model.weights import save_model
 from carnac.sequence.layout import lay_out_prompt
@@ -33,7 +33,7 @@ CASES: dict[FormatName, Case] = {
 }
 
 
-def write_model(folder: Path, case: Case, *, adapted: bool = False) -> AutoregressiveModel:
+def write_model(folder: Path, case: Case, *, adapted: bool = False) -> MultimodalModel:
     """Write a model as the job `train` leaves it."""
     model, described, words = make_case(case)
     if adapted:

@@ -17,8 +17,9 @@ from carnac.engine.manifest import read_manifest
 from carnac.jobs.merge import merge_model, save_trained
 from carnac.jobs.models import open_model, open_same_model, write_inputs
 from carnac.model.adapters import adapter_parameters
-from carnac.model.autoregressive import AutoregressiveModel, build_model
+from carnac.model.build import build_model
 from carnac.model.language import Vocabulary
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import ModelSettings
 from carnac.model.weights import save_model
 from carnac.sequence.settings import TokenizerSettings
@@ -52,7 +53,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_model(model: AutoregressiveModel, folder: Path) -> None:
+def write_model(model: MultimodalModel, folder: Path) -> None:
     save_model(model, folder)
     write_inputs(folder, save_tokenizer(TOKENIZER, folder), INPUTS)
 

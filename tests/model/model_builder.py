@@ -7,8 +7,9 @@ import numpy as np
 from carnac.core.batch import IGNORED, Batch
 from carnac.core.batch import Piece as BatchPiece
 from carnac.core.seeds import generator
-from carnac.model.autoregressive import AutoregressiveModel, build_model
+from carnac.model.build import build_model
 from carnac.model.language import Vocabulary
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import ConfigValue, MlpSettings, ModelSettings, TowerSettings, VisionSettings
 
 VOCABULARY = 128
@@ -28,7 +29,7 @@ FAMILIES: dict[str, dict[str, ConfigValue]] = {
 }
 
 
-def make_family(kind: str, seed: int = 0, **fields: ConfigValue) -> AutoregressiveModel:
+def make_family(kind: str, seed: int = 0, **fields: ConfigValue) -> MultimodalModel:
     """Return a tiny model of one of `FAMILIES`, in evaluation mode."""
     return make_model(kind, seed=seed, **FAMILIES[kind], **fields).eval()
 
@@ -46,7 +47,7 @@ def make_settings(language: str = "llama", **fields: ConfigValue) -> ModelSettin
     )
 
 
-def make_model(language: str = "llama", seed: int = 0, **fields: ConfigValue) -> AutoregressiveModel:
+def make_model(language: str = "llama", seed: int = 0, **fields: ConfigValue) -> MultimodalModel:
     """Return a tiny model with random weights."""
     vocabulary = Vocabulary(size=VOCABULARY, pad_id=0, bos_id=None, eos_id=1)
     return build_model(make_settings(language, **fields), vocabulary, IMAGE_SIZE_PX, seed)

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from carnac.model.autoregressive import AutoregressiveModel, build_model
+from carnac.model.build import build_model
 from carnac.model.formats import FormatName
 from carnac.model.formats.description import Description, describe_model
 from carnac.model.formats.folders import SpecialIds, write_folder
@@ -18,6 +18,7 @@ from carnac.model.formats.processor import write_processor
 from carnac.model.formats.proof import prove
 from carnac.model.formats.reference import write_reference
 from carnac.model.language import Vocabulary
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import (
     ConfigValue,
     ConnectorSettings,
@@ -59,9 +60,7 @@ def make_words(pictures: PictureSettings) -> LoadedTokenizer:
     return ready(tokenizer)
 
 
-def make_case(
-    case: Case, words: LoadedTokenizer | None = None
-) -> tuple[AutoregressiveModel, Description, LoadedTokenizer]:
+def make_case(case: Case, words: LoadedTokenizer | None = None) -> tuple[MultimodalModel, Description, LoadedTokenizer]:
     """Return the model of a case, its description and its tokenizer."""
     pictures = pictures_of(case)
     vocabulary = None if words is None else _given_vocabulary(words)
@@ -115,7 +114,7 @@ def export_case(case: Case, folder: Path) -> dict[str, Any]:
 
 
 def write_all(
-    model: AutoregressiveModel, described: Description, name: FormatName, words: LoadedTokenizer, out: Path
+    model: MultimodalModel, described: Description, name: FormatName, words: LoadedTokenizer, out: Path
 ) -> None:
     ids = SpecialIds(image=words.image, begin=words.begin, end=words.end, pad=words.pad)
     write_folder(model, described, name, ids, out)
@@ -123,7 +122,7 @@ def write_all(
 
 
 def compare(
-    model: AutoregressiveModel, described: Description, words: LoadedTokenizer, theirs: Path, folder: Path
+    model: MultimodalModel, described: Description, words: LoadedTokenizer, theirs: Path, folder: Path
 ) -> dict[str, Any]:
     reference = folder / "reference"
     reference.mkdir()

@@ -7,16 +7,17 @@ import torch
 from model_builder import FAMILIES, IMAGE_SIZE_PX, IMAGE_TOKENS, VOCABULARY, make_settings
 
 from carnac.core.seeds import generator
-from carnac.model.autoregressive import AutoregressiveModel, build_model
+from carnac.model.build import build_model
 from carnac.model.generation.prompt import Prompt
 from carnac.model.language import Vocabulary
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import ConfigValue
 
 TIE = 1e-4  # two logits nearer than this may change places by rounding
 WINDOW = 7  # of `FAMILIES`: shorter than the prompts and the answers
 
 
-def make_talker(family: str = "llama", added_ids: tuple[int, ...] = (), **fields: ConfigValue) -> AutoregressiveModel:
+def make_talker(family: str = "llama", added_ids: tuple[int, ...] = (), **fields: ConfigValue) -> MultimodalModel:
     """Return a tiny model that does not say one token for ever, as small random weights do."""
     told: dict[str, ConfigValue] = {"tie_word_embeddings": False, **FAMILIES[family], **fields}
     vocabulary = Vocabulary(size=VOCABULARY, pad_id=0, added_ids=added_ids)
@@ -48,7 +49,7 @@ def joined(first: Prompt, second: Prompt) -> Prompt:
     return Prompt(ids=np.concatenate([first.ids, second.ids]), places=places, pixels=pixels)
 
 
-def answer_without_cache(model: AutoregressiveModel, prompt: Prompt, count: int) -> tuple[list[int], list[float]]:
+def answer_without_cache(model: MultimodalModel, prompt: Prompt, count: int) -> tuple[list[int], list[float]]:
     """Return the likeliest ids after a prompt, all read anew for each, and how far the second likeliest was behind."""
     ids, found, margins = torch.tensor(prompt.ids)[None], [], []
     places = torch.tensor(prompt.places[:, None] + np.arange(IMAGE_TOKENS))

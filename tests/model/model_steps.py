@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from model_builder import make_batch
 
-from carnac.model.autoregressive import AutoregressiveModel
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.tensors import to_tensors
 
 BATCH = make_batch([[(24, 2), (12, 0), (9, 1)], [(30, 3)]])
 
 
-def train(model: AutoregressiveModel, steps: int) -> None:
+def train(model: MultimodalModel, steps: int) -> None:
     model.train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-2)
@@ -22,7 +22,7 @@ def train(model: AutoregressiveModel, steps: int) -> None:
     model.eval()
 
 
-def logits(model: AutoregressiveModel) -> torch.Tensor:
+def logits(model: MultimodalModel) -> torch.Tensor:
     with torch.no_grad():
         found: torch.Tensor = model(to_tensors(BATCH, model.tokens_per_image, model.device))
     return found

@@ -14,8 +14,9 @@ from model_steps import logits, train
 from carnac.core.errors import InputError
 from carnac.model.adapter_files import is_adapters, load_adapters, save_adapters
 from carnac.model.adapters import adapter_parameters, merge_adapters
-from carnac.model.autoregressive import AutoregressiveModel, build_model
+from carnac.model.build import build_model
 from carnac.model.language import Vocabulary
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import AdapterSettings, ModelSettings
 from carnac.model.weights import load_model, save_model, stored_tensors
 
@@ -48,7 +49,7 @@ def adapted_settings(backbones: Path, adapters: AdapterSettings) -> ModelSetting
     return ModelSettings.model_validate_json(json.dumps(content))
 
 
-def adapted_model(backbones: Path, adapters: AdapterSettings) -> AutoregressiveModel:
+def adapted_model(backbones: Path, adapters: AdapterSettings) -> MultimodalModel:
     vocabulary = Vocabulary(size=VOCABULARY + 2, pad_id=0, eos_id=1, added_ids=ADDED)
     return build_model(adapted_settings(backbones, adapters), vocabulary, IMAGE_SIZE_PX, seed=0)
 

@@ -17,8 +17,9 @@ from carnac.model.added_tokens import (
     language_weights,
     vision_weights,
 )
-from carnac.model.autoregressive import AutoregressiveModel, build_model
+from carnac.model.build import build_model
 from carnac.model.language import Vocabulary, language_from_config
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import ConfigValue, ModelSettings
 from carnac.model.towers import make_config, stored_fields
 
@@ -27,7 +28,7 @@ INSIDE, BEYOND, BOTH = (120, 7, 127), (128, 129), (130, 50, 129, 128)
 
 def make_added(
     kind: str, added_ids: tuple[int, ...], trained: tuple[str, ...] = ("added_tokens",), **fields: ConfigValue
-) -> AutoregressiveModel:
+) -> MultimodalModel:
     """Return a model whose language model has 128 rows of its own, and rows far from them for `added_ids`."""
     settings = make_settings(kind, **FAMILIES.get(kind, {}), **fields)
     settings = ModelSettings.model_validate({**settings.model_dump(), "trained": trained})
@@ -39,7 +40,7 @@ def make_added(
     return model
 
 
-def plain_language(model: AutoregressiveModel) -> Any:
+def plain_language(model: MultimodalModel) -> Any:
     """Return transformers' own class with one table of all rows, as an export has it."""
     language = model.language
     fields = stored_fields(language.config)

@@ -12,9 +12,9 @@ from model_prompts import answer_without_cache, assert_same, joined, make_prompt
 
 from carnac.core.errors import InputError
 from carnac.model.added_tokens import added_parameters
-from carnac.model.autoregressive import AutoregressiveModel
 from carnac.model.generation.decoding import Decoding, Prefix, read_prefix
 from carnac.model.generation.prompt import Prompt
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import GenerationSettings
 
 GREEDY = GenerationSettings()
@@ -22,7 +22,7 @@ PROMPTS = [make_prompt(29, 2), make_prompt(3), make_prompt(17, 1), make_prompt(1
 
 
 def decode(
-    model: AutoregressiveModel,
+    model: MultimodalModel,
     prompts: Sequence[Prompt],
     counts: Sequence[int],
     prefix: Prefix | None = None,

@@ -9,7 +9,7 @@ import pytest
 from model_builder import IMAGE_SIZE_PX, VOCABULARY, make_settings
 
 from carnac.core.errors import InputError
-from carnac.model.autoregressive import build_model, build_skeleton
+from carnac.model.build import build_model, build_skeleton
 from carnac.model.describe import measure_folder, measure_model
 from carnac.model.language import Vocabulary
 from carnac.model.settings import AdapterSettings, ModelSettings

@@ -10,8 +10,9 @@ from model_builder import IMAGE_SIZE_PX, VOCABULARY, make_batch, make_settings
 
 from carnac.core.errors import InputError
 from carnac.model.added_tokens import added_ids_of, language_weights
-from carnac.model.autoregressive import AutoregressiveModel, build_model
+from carnac.model.build import build_model
 from carnac.model.language import Vocabulary, language_from_config
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import ConfigValue, TowerSettings
 from carnac.model.tensors import to_tensors
 from carnac.model.towers import configuration_class, make_config, own_fields, stored_fields
@@ -87,7 +88,7 @@ SIZES: dict[str, ConfigValue] = {
 }
 
 
-def make_small(kind: str) -> AutoregressiveModel:
+def make_small(kind: str) -> MultimodalModel:
     """Return a small model of a family, its sizes under the family's own names."""
     known = own_fields(kind) - set(configuration_class(kind).attribute_map)
     sizes = {name: size for name, size in SIZES.items() if name in known}

@@ -6,8 +6,9 @@ import pytest
 import torch
 from model_builder import IMAGE_SIZE_PX, VOCABULARY, make_batch, make_settings
 
-from carnac.model.autoregressive import AutoregressiveModel, build_model, freeze
+from carnac.model.build import build_model
 from carnac.model.language import Vocabulary
+from carnac.model.multimodal import MultimodalModel, freeze
 from carnac.model.settings import PARTS, ModelSettings, Part
 from carnac.train.optimizer import make_optimizer
 from carnac.train.settings import OptimizerSettings
@@ -23,7 +24,7 @@ CHOICES: list[tuple[Part, ...]] = [
 ]
 
 
-def make_frozen(trained: tuple[Part, ...], *, tied: bool = True) -> AutoregressiveModel:
+def make_frozen(trained: tuple[Part, ...], *, tied: bool = True) -> MultimodalModel:
     settings = make_settings("gemma2", tie_word_embeddings=tied, sliding_window=7, head_dim=12)
     settings = ModelSettings.model_validate({**settings.model_dump(), "trained": trained})
     return build_model(settings, VOCABULARY_WITH_ADDED, IMAGE_SIZE_PX, seed=0)
@@ -33,7 +34,7 @@ def part_of(name: str) -> str:
     return "added_tokens" if ".added." in name else name.partition(".")[0]
 
 
-def step(model: AutoregressiveModel, optimizer: torch.optim.Optimizer, number: int) -> None:
+def step(model: MultimodalModel, optimizer: torch.optim.Optimizer, number: int) -> None:
     batch = make_batch([[(40, 1), (20, 0)], [(40, 2)]], seed=number)
     batch.input_ids[0, 50:53] = batch.labels[0, 49:52] = VOCABULARY_WITH_ADDED.added_ids
     torch.autograd.backward(model.loss(batch, batch.label_tokens, 1e-4)[0])

@@ -7,17 +7,17 @@ from model_builder import VOCABULARY, make_batch, make_model
 from model_prompts import answer_without_cache, joined, make_prompt, make_talker
 
 from carnac.core.errors import InputError
-from carnac.model.autoregressive import AutoregressiveModel
 from carnac.model.generation.decoding import read_prefix
 from carnac.model.generation.generate import Answer, answer_prompts, generate, stream_answers
 from carnac.model.generation.prompt import Prompt
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import GenerationSettings
 
 BATCH = make_batch([[(29, 2)]])
 PROMPTS = [make_prompt(29, 2), make_prompt(3), make_prompt(17, 1)]
 
 
-def run(model: AutoregressiveModel, settings: GenerationSettings, stop_ids: tuple[int, ...] = ()) -> list[int]:
+def run(model: MultimodalModel, settings: GenerationSettings, stop_ids: tuple[int, ...] = ()) -> list[int]:
     return list(generate(model, BATCH.input_ids[0], BATCH.image_slots, BATCH.pixels, settings, stop_ids))
 
 

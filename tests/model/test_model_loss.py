@@ -9,8 +9,9 @@ from model_builder import IMAGE_SIZE_PX, VOCABULARY, make_batch, make_model, mak
 
 from carnac.core.batch import IGNORED, Batch
 from carnac.core.errors import InputError
-from carnac.model.autoregressive import AutoregressiveModel, build_model
+from carnac.model.build import build_model
 from carnac.model.language import Vocabulary
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import (
     ConnectorSettings,
     MlpSettings,
@@ -24,11 +25,11 @@ ROWS = [[(23, 2), (9, 0)], [(40, 1)]]
 
 
 @pytest.fixture
-def model() -> AutoregressiveModel:
+def model() -> MultimodalModel:
     return make_model()
 
 
-def plain_loss(model: AutoregressiveModel, batch: Batch, z_loss: float) -> float:
+def plain_loss(model: MultimodalModel, batch: Batch, z_loss: float) -> float:
     """The definition in float64, logits at every position."""
     with torch.no_grad():
         logits = model(to_tensors(batch, model.tokens_per_image, model.device)).double().numpy()
@@ -40,7 +41,7 @@ def plain_loss(model: AutoregressiveModel, batch: Batch, z_loss: float) -> float
 
 
 @pytest.mark.parametrize("z_loss", [0.0, 1e-2])
-def test_loss_is_its_definition(model: AutoregressiveModel, z_loss: float) -> None:
+def test_loss_is_its_definition(model: MultimodalModel, z_loss: float) -> None:
     batch = make_batch(ROWS)
     total, per_token = model.loss(batch, batch.label_tokens, z_loss)
     assert total.item() == pytest.approx(plain_loss(model, batch, z_loss), rel=1e-6)
@@ -50,7 +51,7 @@ def test_loss_is_its_definition(model: AutoregressiveModel, z_loss: float) -> No
     assert per_token.sum().item() / batch.label_tokens == pytest.approx(plain_loss(model, batch, 0.0), rel=1e-6)
 
 
-def test_z_loss_has_the_gradient_of_the_log_sum_exp(model: AutoregressiveModel) -> None:
+def test_z_loss_has_the_gradient_of_the_log_sum_exp(model: MultimodalModel) -> None:
     batch = make_batch(ROWS)
     head = model.language.get_output_embeddings().weight
     (total, _), (plain, _) = model.loss(batch, 1, 0.5), model.loss(batch, 1)
@@ -60,7 +61,7 @@ def test_z_loss_has_the_gradient_of_the_log_sum_exp(model: AutoregressiveModel) 
     assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
 
 
-def test_gradients_reach_every_part(model: AutoregressiveModel) -> None:
+def test_gradients_reach_every_part(model: MultimodalModel) -> None:
     torch.autograd.backward(model.loss(make_batch(ROWS), 1)[0])
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert without == []
@@ -68,7 +69,7 @@ def test_gradients_reach_every_part(model: AutoregressiveModel) -> None:
         assert all(parameter.grad is not None and parameter.grad.any() for parameter in part.parameters())
 
 
-def test_a_batch_without_images_runs_the_tower_for_nothing(model: AutoregressiveModel) -> None:
+def test_a_batch_without_images_runs_the_tower_for_nothing(model: MultimodalModel) -> None:
     batch = make_batch([[(20, 0)], [(11, 0)]])
     total, _ = model.loss(batch, batch.label_tokens)
     torch.autograd.backward(total)
@@ -80,7 +81,7 @@ def test_a_batch_without_images_runs_the_tower_for_nothing(model: Autoregressive
         assert (model(tensors) == text).all()
 
 
-def test_a_batch_without_labels_costs_nothing(model: AutoregressiveModel) -> None:
+def test_a_batch_without_labels_costs_nothing(model: MultimodalModel) -> None:
     batch = make_batch(ROWS)
     total, per_token = model.loss(dataclasses.replace(batch, labels=np.full_like(batch.labels, IGNORED)), 0)
     torch.autograd.backward(total)
@@ -124,7 +125,7 @@ def test_every_connector_trains_and_fills_as_many_places_as_it_says(connector: C
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.connector.parameters())
 
 
-def test_a_picture_of_tiles_is_several_squares_in_the_order_of_their_slots(model: AutoregressiveModel) -> None:
+def test_a_picture_of_tiles_is_several_squares_in_the_order_of_their_slots(model: MultimodalModel) -> None:
     batch = make_batch([[(40, 3)]])
     order = np.array([2, 0, 1])
     other = dataclasses.replace(batch, image_slots=batch.image_slots[order], pixels=batch.pixels[order])
@@ -144,13 +145,13 @@ def test_a_picture_of_tiles_is_several_squares_in_the_order_of_their_slots(model
     ],
 )
 def test_pictures_that_do_not_fit_their_places_give_one_sentence(
-    model: AutoregressiveModel, places: int, pixels: tuple[int, ...], words: str
+    model: MultimodalModel, places: int, pixels: tuple[int, ...], words: str
 ) -> None:
     ids = torch.ones((1, 20), dtype=torch.long)
     with pytest.raises(InputError, match=words):
         model.embed(ids, torch.arange(4).expand(places, 4), torch.zeros(pixels))
 
 
-def test_places_of_another_length_give_one_sentence(model: AutoregressiveModel) -> None:
+def test_places_of_another_length_give_one_sentence(model: MultimodalModel) -> None:
     with pytest.raises(InputError, match="in places of 3 tokens; this model takes 3 x 32 x 32 and 4"):
         model.embed(torch.ones((1, 20), dtype=torch.long), torch.arange(3)[None], torch.zeros(1, 3, 32, 32))

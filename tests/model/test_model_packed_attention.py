@@ -13,7 +13,7 @@ from model_builder import FAMILIES, Rows, make_batch, make_family
 
 from carnac.core.batch import Batch
 from carnac.model import packed_attention
-from carnac.model.autoregressive import AutoregressiveModel
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.packed_attention import NAME, find_blocks, use_packed_attention
 from carnac.model.tensors import to_tensors
 from carnac.model.weights import CONFIG_FILE, save_model
@@ -23,7 +23,7 @@ ROWS: Rows = [[(23, 2), (9, 0), (131, 3), (90, 1), (47, 0)], [(240, 1), (12, 1)]
 CUT = sorted(set(FAMILIES) - {"gemma2"})
 
 
-def gradients(model: AutoregressiveModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def gradients(model: MultimodalModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (losses of the tokens, all gradients in one vector)."""
     model.zero_grad()
     total, per_token = model.loss(batch, batch.label_tokens)
@@ -32,7 +32,7 @@ def gradients(model: AutoregressiveModel, batch: Batch) -> tuple[torch.Tensor, t
     return per_token, torch.cat(found)
 
 
-def attend_whole_rows(model: AutoregressiveModel) -> None:
+def attend_whole_rows(model: MultimodalModel) -> None:
     model.language.set_attn_implementation("sdpa")
 
 

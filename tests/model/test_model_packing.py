@@ -13,8 +13,8 @@ from model_builder import FAMILIES, IMAGE_TOKENS, VOCABULARY, Piece, Rows, make_
 
 from carnac.core.batch import Batch
 from carnac.core.errors import InputError
-from carnac.model.autoregressive import AutoregressiveModel
 from carnac.model.language import Vocabulary, build_language
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import TowerSettings
 from carnac.model.tensors import image_places, to_tensors
 
@@ -22,12 +22,12 @@ ROWS: Rows = [[(23, 2), (9, 0), (31, 3)], [(40, 1), (12, 1)], [(18, 0)]]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def model(request: pytest.FixtureRequest) -> AutoregressiveModel:
+def model(request: pytest.FixtureRequest) -> MultimodalModel:
     # Windows of 7 tokens: shorter than each of the longer pieces and than every row.
     return make_family(request.param)
 
 
-def logits(model: AutoregressiveModel, batch: Batch) -> npt.NDArray[np.float32]:
+def logits(model: MultimodalModel, batch: Batch) -> npt.NDArray[np.float32]:
     with torch.no_grad():
         return model(to_tensors(batch, model.tokens_per_image, model.device)).numpy()  # type: ignore[no-any-return]
 
@@ -51,7 +51,7 @@ def take_piece(batch: Batch, number: int) -> Batch:
     )
 
 
-def compare_pieces(model: AutoregressiveModel, batch: Batch) -> float:
+def compare_pieces(model: MultimodalModel, batch: Batch) -> float:
     packed, worst = logits(model, batch), 0.0
     for number in range(len(batch.provenance)):
         alone = logits(model, take_piece(batch, number))[0]
@@ -59,11 +59,11 @@ def compare_pieces(model: AutoregressiveModel, batch: Batch) -> float:
     return worst
 
 
-def test_packed_equals_separate(model: AutoregressiveModel) -> None:
+def test_packed_equals_separate(model: MultimodalModel) -> None:
     assert compare_pieces(model, make_batch(ROWS)) <= 1e-5
 
 
-def test_packed_equals_separate_with_many_pieces_and_images(model: AutoregressiveModel) -> None:
+def test_packed_equals_separate_with_many_pieces_and_images(model: MultimodalModel) -> None:
     rows: Rows = [[(2 + 5 * (n % 6), n % 6) for n in range(20)], [(29, 5), (60, 5)], [(3, 0)] * 12 + [(40, 4)]]
     worst = compare_pieces(model, make_batch(rows))
     print(f"{model.language.config.model_type}: packed and separate differ by {worst:.1e}")
@@ -91,7 +91,7 @@ def test_changing_a_piece_changes_no_other_by_a_bit_in_any_layout(kind: str, row
 family = functools.cache(make_family)
 
 
-def test_a_wrong_mask_would_be_seen(model: AutoregressiveModel) -> None:
+def test_a_wrong_mask_would_be_seen(model: MultimodalModel) -> None:
     batch = make_batch(ROWS)
     through = dataclasses.replace(batch, positions=np.arange(batch.positions.shape[1])[None].repeat(3, axis=0))
     assert np.abs(logits(model, through) - logits(model, batch)).max() > 1e-2
@@ -106,7 +106,7 @@ def change_piece(batch: Batch, number: int) -> Batch:
     return dataclasses.replace(batch, input_ids=ids, pixels=pixels)
 
 
-def test_changing_a_piece_changes_no_other_by_a_bit(model: AutoregressiveModel) -> None:
+def test_changing_a_piece_changes_no_other_by_a_bit(model: MultimodalModel) -> None:
     batch = make_batch(ROWS)
     changed = batch.segment == 0
     before, after = logits(model, batch), logits(model, change_piece(batch, 0))
@@ -114,7 +114,7 @@ def test_changing_a_piece_changes_no_other_by_a_bit(model: AutoregressiveModel) 
     assert (before[changed] != after[changed]).any()
 
 
-def test_changing_an_image_changes_no_earlier_token(model: AutoregressiveModel) -> None:
+def test_changing_an_image_changes_no_earlier_token(model: MultimodalModel) -> None:
     batch = make_batch(ROWS)
     pixels = batch.pixels.copy()
     pixels[1] += 1.0
@@ -124,7 +124,7 @@ def test_changing_an_image_changes_no_earlier_token(model: AutoregressiveModel) 
     assert (before[row, first + IMAGE_TOKENS] != after[row, first + IMAGE_TOKENS]).any()
 
 
-def test_image_tokens_go_to_their_slots_whatever_their_ids(model: AutoregressiveModel) -> None:
+def test_image_tokens_go_to_their_slots_whatever_their_ids(model: MultimodalModel) -> None:
     batch = make_batch(ROWS)
     ids = np.where(batch.input_ids == 2, 3, batch.input_ids)
     assert (logits(model, batch) == logits(model, dataclasses.replace(batch, input_ids=ids))).all()

@@ -13,8 +13,9 @@ from model_builder import VOCABULARY, make_batch, make_settings
 
 from carnac.core.errors import InputError
 from carnac.model.adapter_files import load_adapters, save_adapters
-from carnac.model.autoregressive import AutoregressiveModel, build_model
+from carnac.model.build import build_model
 from carnac.model.language import Vocabulary
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.parts import part_of
 from carnac.model.precision import prepare_model
 from carnac.model.settings import (
@@ -40,7 +41,7 @@ KINDS = ("siglip_vision_model", "clip_vision_model", "dinov2")
 GPT2: dict[str, Any] = {"n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": 256}
 
 
-def build(vision: str = KINDS[0], language: str = "llama", **changes: Any) -> AutoregressiveModel:
+def build(vision: str = KINDS[0], language: str = "llama", **changes: Any) -> MultimodalModel:
     tower = TOWER if vision == "dinov2" else {**TOWER, "intermediate_size": 64}
     dry = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     words = TowerSettings(type="gpt2", config=GPT2 | dry) if language == "gpt2" else make_settings(language).language
@@ -55,7 +56,7 @@ def build(vision: str = KINDS[0], language: str = "llama", **changes: Any) -> Au
     return build_model(settings, Vocabulary(size=VOCABULARY, pad_id=0, eos_id=1), 32, seed=0)
 
 
-def train(model: AutoregressiveModel, settings: ComputeSettings, steps: int = 12) -> list[float]:
+def train(model: MultimodalModel, settings: ComputeSettings, steps: int = 12) -> list[float]:
     """Train on one batch and return the losses."""
     optimizer = make_optimizer(model, OptimizerSettings(learning_rate=3e-3), part_of)
     model.train()
@@ -125,7 +126,7 @@ def test_a_model_with_halved_weights_comes_back_to_the_bit(tmp_path: Any) -> Non
     assert all(torch.equal(one.float(), two) for one, two in pairs)
 
 
-def gradients(model: AutoregressiveModel, bf16: bool) -> dict[str, torch.Tensor]:
+def gradients(model: MultimodalModel, bf16: bool) -> dict[str, torch.Tensor]:
     model.train()
     torch.manual_seed(4)
     with arithmetic(ComputeSettings(precision="bf16" if bf16 else "fp32"), CPU):
@@ -147,7 +148,7 @@ def test_activations_computed_twice_give_the_same_gradients(changes: dict[str, A
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
-def count_layers(model: AutoregressiveModel) -> int:
+def count_layers(model: MultimodalModel) -> int:
     """Return how often layers of the language model are computed in a forward and a backward pass."""
     calls = 0
 

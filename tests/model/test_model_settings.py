@@ -93,7 +93,9 @@ def test_stored_fields_build_the_same_configuration(kind: str) -> None:
 
 def test_settings_are_strict_and_frozen() -> None:
     with pytest.raises(ValidationError, match="family"):
-        ModelSettings.model_validate({**make_settings().model_dump(), "family": "cross_attention"})
+        ModelSettings.model_validate({**make_settings().model_dump(), "family": "recurrent"})
+    with pytest.raises(ValidationError, match="cross_attention"):  # blocks of another family
+        ModelSettings.model_validate({**make_settings().model_dump(), "cross_attention": {"every": 2}})
     with pytest.raises(ValidationError, match="top_p"):
         GenerationSettings(top_p=0.0)
     config = TowerSettings.model_validate({"type": "llama", "config": {"a": 1, "b": 1.5, "c": True}}).config

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from carnac.model.autoregressive import build_skeleton
+from carnac.model.build import build_skeleton
 from carnac.model.language import Vocabulary
 from carnac.model.settings import ModelSettings
 

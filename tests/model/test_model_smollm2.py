@@ -22,8 +22,9 @@ from carnac.cli import cli
 from carnac.core.batch import IGNORED, Batch
 from carnac.core.seeds import generator
 from carnac.model.adapters import merge_adapters
-from carnac.model.autoregressive import AutoregressiveModel, build_model
+from carnac.model.build import build_model
 from carnac.model.language import Vocabulary
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import ModelSettings
 from carnac.model.tensors import to_tensors
 from carnac.sequence.pretrained_tokenizer import read_tokenizer_folder
@@ -77,7 +78,7 @@ def test_the_converted_model_knows_english(language: Path) -> None:
     assert losses[1] > losses[0] + 3
 
 
-def multimodal_model(language: Path) -> AutoregressiveModel:
+def multimodal_model(language: Path) -> MultimodalModel:
     words = read_tokenizer_folder(language, PICTURES)
     content = {
         "vision": make_settings().vision.model_dump(mode="json"),

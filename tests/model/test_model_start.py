@@ -17,8 +17,9 @@ from model_steps import logits, train
 from carnac.core.errors import InputError
 from carnac.model.adapter_files import load_adapters, save_adapters
 from carnac.model.adapters import adapter_parameters
-from carnac.model.autoregressive import AutoregressiveModel, build_model
+from carnac.model.build import build_model
 from carnac.model.language import Vocabulary
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import (
     PARTS,
     AdapterSettings,
@@ -36,16 +37,16 @@ LORA = AdapterSettings(rank=4, vision=("q_proj", "fc1"), language=("q_proj", "do
 DORA = LORA.model_copy(update={"dora": True})
 
 
-def start(folder: Path, **changes: Any) -> AutoregressiveModel:
+def start(folder: Path, **changes: Any) -> MultimodalModel:
     given: dict[str, Any] = {"trained": PARTS, "adapters": None, "merge": False, "image_size_px": None, "seed": 0}
     return start_from(folder, **(given | changes))
 
 
-def copies(model: AutoregressiveModel) -> dict[str, torch.Tensor]:
+def copies(model: MultimodalModel) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in stored_tensors(model).items()}
 
 
-def trained_names(model: AutoregressiveModel) -> set[str]:
+def trained_names(model: MultimodalModel) -> set[str]:
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
@@ -59,7 +60,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def adapted(folder: Path, adapters: AdapterSettings = LORA) -> AutoregressiveModel:
+def adapted(folder: Path, adapters: AdapterSettings = LORA) -> MultimodalModel:
     """Write to `folder` a model with frozen backbones and trained adapters, and return it."""
     settings = make_settings().model_copy(update={"trained": ("connector",), "adapters": adapters})
     model = build_model(settings, Vocabulary(size=VOCABULARY, pad_id=0, eos_id=1), IMAGE_SIZE_PX, seed=2)
@@ -201,7 +202,7 @@ def test_an_exported_folder_is_a_start(tmp_path: Path, name: str) -> None:
     assert show(larger).isfinite().all()
 
 
-def show(model: AutoregressiveModel) -> torch.Tensor:
+def show(model: MultimodalModel) -> torch.Tensor:
     """Return the logits of a row with one picture, whatever the model's squares."""
     side, tokens = model.image_size_px, model.tokens_per_image
     draws = torch.Generator().manual_seed(1)

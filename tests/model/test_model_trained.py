@@ -14,8 +14,9 @@ from model_builder import IMAGE_SIZE_PX, VOCABULARY, make_batch
 from carnac.core.batch import Batch
 from carnac.core.errors import InputError
 from carnac.model.added_tokens import added_ids_of, added_parameters
-from carnac.model.autoregressive import AutoregressiveModel, build_model
+from carnac.model.build import build_model
 from carnac.model.language import Vocabulary, build_language
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import ModelSettings, PixelShuffleSettings, TowerSettings, VisionSettings
 from carnac.model.tensors import to_tensors
 from carnac.model.weights import load_model, save_model
@@ -31,7 +32,7 @@ def settings_for(folder: Path) -> ModelSettings:
     )
 
 
-def logits(model: AutoregressiveModel, batch: Batch) -> torch.Tensor:
+def logits(model: MultimodalModel, batch: Batch) -> torch.Tensor:
     with torch.no_grad():
         found: torch.Tensor = model.eval()(to_tensors(batch, model.tokens_per_image, model.device))
     return found

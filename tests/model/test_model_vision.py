@@ -52,7 +52,7 @@ def test_features_are_the_towers_own_without_what_stands_before_the_patches(kind
     with torch.no_grad():
         outputs = tower(**inputs, output_hidden_states=True)
         wanted = outputs.last_hidden_state if layer == -1 else outputs.hidden_states[layer]
-        found = features(tower, pixels(), settings)
+        found, _ = features(tower, pixels(), settings)
     assert wanted.shape[1] - OTHERS[kind] == num_patches(tower.config) == num_features(tower.config, settings) == 16
     assert torch.equal(found, wanted[:, OTHERS[kind] :])
     assert square_px(tower.config) == 32

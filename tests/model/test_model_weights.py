@@ -10,8 +10,9 @@ import torch
 from model_builder import IMAGE_SIZE_PX, make_batch, make_model, make_settings
 
 from carnac.core.errors import InputError
-from carnac.model.autoregressive import AutoregressiveModel, build_model
+from carnac.model.build import build_model
 from carnac.model.language import Vocabulary
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import ModelSettings
 from carnac.model.tensors import to_tensors
 from carnac.model.weights import load_model, load_weights, save_model, stored_tensors
@@ -23,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def logits(model: AutoregressiveModel) -> torch.Tensor:
+def logits(model: MultimodalModel) -> torch.Tensor:
     with torch.no_grad():
         return model(to_tensors(make_batch([[(20, 1), (9, 0)]]), 4, model.device))  # type: ignore[no-any-return]
 

@@ -11,9 +11,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from carnac.core.batch import Batch
-from carnac.model.autoregressive import AutoregressiveModel, build_model
+from carnac.model.build import build_model
 from carnac.model.flops import count_flops
 from carnac.model.language import Vocabulary
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import (
     AdapterSettings,
     ConnectorSettings,
@@ -47,11 +48,11 @@ TRAINED: dict[str, dict[str, Any]] = {
 }
 
 
-def build(settings: ModelSettings) -> AutoregressiveModel:
+def build(settings: ModelSettings) -> MultimodalModel:
     return build_model(settings, Vocabulary(size=VOCABULARY, pad_id=0, eos_id=1), 32, seed=0)
 
 
-def counted_by_torch(model: AutoregressiveModel, batch: Batch) -> int:
+def counted_by_torch(model: MultimodalModel, batch: Batch) -> int:
     model.eval()
     # The fused kernel of the CPU is not in torch's tables; written out, attention is two products.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
@@ -105,7 +106,7 @@ def test_a_language_model_trained_whole_takes_palms_6n_plus_12lhqt() -> None:
 
 
 def test_frozen_layers_below_a_trained_one_take_two_thirds_and_a_frozen_tower_one() -> None:
-    def frozen(*trained: str) -> AutoregressiveModel:
+    def frozen(*trained: str) -> MultimodalModel:
         return build(make_settings().model_copy(update={"trained": trained}))
 
     whole, above = count_flops(make_model()), count_flops(frozen("connector"))

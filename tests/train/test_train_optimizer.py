@@ -10,15 +10,16 @@ from pydantic import ValidationError
 from torch import nn
 
 from carnac.core.errors import InputError
-from carnac.model.autoregressive import AutoregressiveModel, build_model
+from carnac.model.build import build_model
 from carnac.model.language import Vocabulary
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.parts import TRAINED_PARTS, part_of
 from carnac.model.settings import AdapterSettings, ModelSettings, PerceiverSettings, VisionSettings
 from carnac.train.optimizer import make_optimizer, rates_at, rates_now, set_rates, undecayed_names
 from carnac.train.settings import OptimizerSettings, ScheduleSettings, TrainSettings
 
 
-def build(**changes: Any) -> AutoregressiveModel:
+def build(**changes: Any) -> MultimodalModel:
     """Return a model of a frozen tower, added tokens and adapters, with `changes` of its settings."""
     settings = make_settings().model_copy(update=changes)
     added = (VOCABULARY, VOCABULARY + 1)

@@ -12,7 +12,7 @@ import torch
 from train_run import SETTINGS, make_parts, plan, run, state_at
 
 from carnac.core.errors import InputError, RunError
-from carnac.model.autoregressive import build_model
+from carnac.model.build import build_model
 from carnac.model.language import Vocabulary
 from carnac.model.parts import part_of
 from carnac.model.precision import prepare_model

@@ -24,7 +24,7 @@ def measure_recipe(path: Path, overrides: Sequence[str] = ()) -> ModelSize:
     A tokenizer that is to be trained counts with the size asked for, which a small corpus may not fill. Raises
     RecipeError with every mistake of the recipe and its model, InputError for a recipe without a model.
     """
-    from carnac.model.autoregressive import build_skeleton
+    from carnac.model.build import build_skeleton
     from carnac.model.check import check_model
     from carnac.model.describe import measure_model
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from carnac.model.adapters import Backbone
-    from carnac.model.autoregressive import AutoregressiveModel
+    from carnac.model.multimodal import MultimodalModel
 
 # Rounding in fp32 is 1e-7 to 1e-6 of the logits' scale over the layers of a model.
 TOLERANCE = 1e-5
@@ -99,7 +99,7 @@ def save_trained(folder: Path, output: Path) -> Kept:
     return Kept(kept_bytes=sizes, whole_bytes=(folder / WEIGHTS_FILE).stat().st_size)
 
 
-def _open(folder: Path, backbones: Mapping[Backbone, Path]) -> AutoregressiveModel:
+def _open(folder: Path, backbones: Mapping[Backbone, Path]) -> MultimodalModel:
     from carnac.model.adapter_files import is_adapters, load_adapters
 
     if is_adapters(folder):
@@ -115,7 +115,7 @@ def _open(folder: Path, backbones: Mapping[Backbone, Path]) -> AutoregressiveMod
     return model
 
 
-def _probe(model: AutoregressiveModel) -> torch.Tensor:
+def _probe(model: MultimodalModel) -> torch.Tensor:
     """Return the logits of one row with a picture, made of random ids and pixels."""
     import torch
 
@@ -139,7 +139,7 @@ def _probe(model: AutoregressiveModel) -> torch.Tensor:
     return logits
 
 
-def _write_model(model: AutoregressiveModel, folder: Path, output: Path) -> None:
+def _write_model(model: MultimodalModel, folder: Path, output: Path) -> None:
     """Write a model's folder as training does: its files, the part that names them, the manifest last."""
     from carnac.model.weights import CONFIG_FILE, WEIGHTS_FILE, save_model
 

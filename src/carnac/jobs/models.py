@@ -19,7 +19,7 @@ from carnac.sequence.tokenizer import FILE_NAME as TOKENIZER_FILE
 from carnac.sequence.tokenizer import LoadedTokenizer, load_tokenizer
 
 if TYPE_CHECKING:
-    from carnac.model.autoregressive import AutoregressiveModel
+    from carnac.model.multimodal import MultimodalModel
     from carnac.model.settings import ModelSettings
 
 INPUTS_FILE = "inputs.json"
@@ -41,7 +41,7 @@ class InputSettings(Settings):
 class OpenModel:
     """A model ready for use."""
 
-    model: AutoregressiveModel
+    model: MultimodalModel
     tokenizer: LoadedTokenizer
     inputs: InputSettings
 
@@ -105,7 +105,7 @@ def fitted_pictures(pictures: PictureSettings, model: ModelSettings) -> PictureS
     one square. What the settings come to by themselves is not written: a plan made before is still good. Asks the hub
     where the tower is a hub name. Raises InputError where the connector cannot join the tower's patches.
     """
-    from carnac.model.check import image_tokens_of, num_features_of
+    from carnac.model.check import num_features_of, square_places
     from carnac.model.towers import known_config
 
     tower = known_config("vision", model.vision, ask_hub=True)
@@ -118,7 +118,7 @@ def fitted_pictures(pictures: PictureSettings, model: ModelSettings) -> PictureS
     if features is None:
         return pictures  # what is wrong with the tower is said where it is built
     try:
-        tokens = image_tokens_of(model.connector, features)
+        tokens = square_places(model, features)
     except ValueError as error:
         raise InputError(f"model.connector: {error}") from error
     return pictures if tokens == pictures.square_tokens else pictures.model_copy(update={"tokens": tokens})

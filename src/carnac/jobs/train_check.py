@@ -190,10 +190,10 @@ def _place(tower: TowerSettings, name: str) -> Location:
 
 
 def _tokens_made(model: ModelSettings, features: int) -> int | None:
-    from carnac.model.check import image_tokens_of
+    from carnac.model.check import square_places
 
     try:
-        return image_tokens_of(model.connector, features)
+        return square_places(model, features)
     except ValueError:
         return None  # a mistake of its own
 

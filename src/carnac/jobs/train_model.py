@@ -16,7 +16,7 @@ from carnac.model.parts import part_of
 from carnac.sequence.tokenizer import LoadedTokenizer
 
 if TYPE_CHECKING:
-    from carnac.model.autoregressive import AutoregressiveModel
+    from carnac.model.multimodal import MultimodalModel
     from carnac.train.checkpoint import Parts
 
 
@@ -62,7 +62,7 @@ class Given:
 class Built:
     """A model with its optimizer; what a batch costs it, and what its device can do per second, if that is known."""
 
-    model: AutoregressiveModel
+    model: MultimodalModel
     parts: Parts
     flops: Callable[[Batch], float]
     peak_flops: float | None
@@ -106,9 +106,9 @@ def build(given: Given, words: LoadedTokenizer) -> Built:
     return Built(model=model, parts=parts, flops=flops, peak_flops=peak_flops(compute, device))
 
 
-def _new_model(given: Given, words: LoadedTokenizer) -> AutoregressiveModel:
+def _new_model(given: Given, words: LoadedTokenizer) -> MultimodalModel:
     """Return the model that the first step begins with."""
-    from carnac.model.autoregressive import build_model
+    from carnac.model.build import build_model
     from carnac.model.language import Vocabulary
     from carnac.model.start import fit_vocabulary, start_from
 

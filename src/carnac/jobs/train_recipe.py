@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from carnac.core.places import Folder, Place
 from carnac.mix.settings import MixSettings, MixtureSettings, SourceSettings
-from carnac.model.check import image_tokens_of
+from carnac.model.check import square_places
 from carnac.model.settings import AdapterSettings, ModelSettings, Part
 from carnac.recipe.settings import Reads, Recipe, Settings, Writes
 from carnac.sequence.settings import PictureSettings, TokenizerSettings
@@ -150,7 +150,7 @@ def fit_tokens(pictures: PictureSettings, model: ModelSettings) -> PictureSettin
     What the settings come to by themselves is not written. Raises ValueError where the connector cannot join them.
     """
     features = (pictures.size_px // pictures.patch_px) ** 2 + int(model.vision.class_token)
-    made, bare = image_tokens_of(model.connector, features), pictures.model_copy(update={"tokens": None})
+    made, bare = square_places(model, features), pictures.model_copy(update={"tokens": None})
     return bare if made == bare.square_tokens else bare.model_copy(update={"tokens": made})
 
 

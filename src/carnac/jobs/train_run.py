@@ -34,7 +34,7 @@ from carnac.train.run_folder import CHECKPOINTS, METRICS_FILE
 from carnac.train.stop import Requests
 
 if TYPE_CHECKING:
-    from carnac.model.autoregressive import AutoregressiveModel
+    from carnac.model.multimodal import MultimodalModel
     from carnac.train.checkpoint import Parts, RunState
 
 # One row per step: what must be equal in a run that was killed and resumed. The last row names the weights.
@@ -207,7 +207,7 @@ class Training:
         requests.end_as_asked()
         raise EarlyEnd
 
-    def _commit(self, model: AutoregressiveModel) -> None:
+    def _commit(self, model: MultimodalModel) -> None:
         """Write the model's files, and last the part that says that they are all there."""
         from carnac.model.weights import CONFIG_FILE, WEIGHTS_FILE, save_model
         from carnac.train.curve import draw_loss

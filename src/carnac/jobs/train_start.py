@@ -89,7 +89,7 @@ def _ours(folder: Path, content: dict[str, Any]) -> Start:
 
 
 def _exported(folder: Path) -> Start:
-    from carnac.model.check import image_tokens_of
+    from carnac.model.check import square_places
     from carnac.model.formats.folders import read_settings
     from carnac.model.formats.pictures import read_pictures
     from carnac.model.vision import num_features, square_px
@@ -100,7 +100,7 @@ def _exported(folder: Path) -> Start:
         name,
         size_px=square_px(vision),
         patch_px=vision.patch_size,
-        tokens=image_tokens_of(settings.connector, num_features(vision, settings.vision)),
+        tokens=square_places(settings, num_features(vision, settings.vision)),
         model_type=vision.model_type,
     )
     longest = _longest(config.text_config.to_dict())

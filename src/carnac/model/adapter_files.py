@@ -21,8 +21,9 @@ import torch
 from carnac.core.errors import InputError
 from carnac.model.adapters import BACKBONES, Backbone, adapted_layers, adapter_parameters
 from carnac.model.added_tokens import added_ids_of, added_parameters
-from carnac.model.autoregressive import AutoregressiveModel, build_model
+from carnac.model.build import build_model
 from carnac.model.language import Vocabulary, language_config
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import ModelSettings
 from carnac.model.towers import stored_fields, vision_config
 from carnac.model.weights import ADAPTERS_FORMAT, CONFIG_FILE, read_config, read_tensors, stored_tensors
@@ -33,7 +34,7 @@ PEFT_CONFIG_FILE = "adapter_config.json"
 PEFT_WEIGHTS_FILE = "adapter_model.safetensors"
 
 
-def save_adapters(model: AutoregressiveModel, folder: Path) -> None:
+def save_adapters(model: MultimodalModel, folder: Path) -> None:
     """Write to `folder`, which is made where missing, all of `model` but the frozen weights of trained backbones.
 
     Raises InputError where a backbone without a folder of its own could not be built again from the model's settings.
@@ -71,7 +72,7 @@ def save_adapters(model: AutoregressiveModel, folder: Path) -> None:
     _write_json(folder / CONFIG_FILE, content)
 
 
-def load_adapters(folder: Path, backbones: Mapping[Backbone, Path] | None = None) -> AutoregressiveModel:
+def load_adapters(folder: Path, backbones: Mapping[Backbone, Path] | None = None) -> MultimodalModel:
     """Return the whole model of a folder, its backbones read from where they were or from `backbones`.
 
     Raises InputError naming what is missing, damaged, or not the backbone that the adapters were trained on.
@@ -109,7 +110,7 @@ def is_adapters(folder: Path) -> bool:
     return isinstance(content, dict) and content.get("format") == ADAPTERS_FORMAT
 
 
-def _copy_into(wanted: dict[str, torch.Tensor], folder: Path, model: AutoregressiveModel) -> None:
+def _copy_into(wanted: dict[str, torch.Tensor], folder: Path, model: MultimodalModel) -> None:
     own = {id(parameter) for parameter in adapter_parameters(model)}
     found = {
         name: (folder / TRAINED_FILE, each) for name, each in read_tensors(folder / TRAINED_FILE, NOT_WHOLE).items()
@@ -136,7 +137,7 @@ def _copy_into(wanted: dict[str, torch.Tensor], folder: Path, model: Autoregress
             tensor.copy_(values)
 
 
-def _check_built(model: AutoregressiveModel, vocabulary: Vocabulary) -> None:
+def _check_built(model: MultimodalModel, vocabulary: Vocabulary) -> None:
     """Raise InputError for a backbone that was imported, merged or trained: its settings do not say all that it is."""
     settings = model.settings
     for part in BACKBONES:
@@ -153,7 +154,7 @@ def _check_built(model: AutoregressiveModel, vocabulary: Vocabulary) -> None:
             )
 
 
-def _left_out(model: AutoregressiveModel) -> dict[str, set[str]]:
+def _left_out(model: MultimodalModel) -> dict[str, set[str]]:
     """Return per backbone the names of the frozen tensors that its own folder (or the hub) holds."""
     apart = {id(each) for each in (*adapter_parameters(model), *added_parameters(model.language))}
     names: dict[str, set[str]] = {}
@@ -185,7 +186,7 @@ def _round(tensors: Iterable[torch.Tensor]) -> None:
             each.copy_(each.bfloat16())
 
 
-def _vocabulary(model: AutoregressiveModel) -> Vocabulary:
+def _vocabulary(model: MultimodalModel) -> Vocabulary:
     config, added = model.language.config, added_ids_of(model.language)
     return Vocabulary(
         size=config.vocab_size,

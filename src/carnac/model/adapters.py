@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from carnac.model.autoregressive import AutoregressiveModel
+    from carnac.model.multimodal import MultimodalModel
 
 Backbone = Literal["vision", "language"]
 BACKBONES: tuple[Backbone, ...] = ("vision", "language")
 
 
-def add_adapters(model: AutoregressiveModel) -> None:
+def add_adapters(model: MultimodalModel) -> None:
     """Put trainable adapters beside the linear layers that the model's settings name; none named, nothing is done.
 
     They change no output yet (B is zero), and which other parameters are trained stays as it was: call it after
@@ -57,7 +57,7 @@ def adapted_layers(module: nn.Module) -> Iterator[tuple[str, Any]]:
     return ((name, each) for name, each in module.named_modules() if isinstance(each, BaseTunerLayer))
 
 
-def adapter_parameters(model: AutoregressiveModel) -> list[torch.nn.Parameter]:
+def adapter_parameters(model: MultimodalModel) -> list[torch.nn.Parameter]:
     """Return the adapters' own parameters; none where the model has no adapters."""
     if model.settings.adapters is None:
         return []
@@ -69,7 +69,7 @@ def adapter_parameters(model: AutoregressiveModel) -> list[torch.nn.Parameter]:
     return found
 
 
-def merge_adapters(model: AutoregressiveModel) -> None:
+def merge_adapters(model: MultimodalModel) -> None:
     """Add every adapter to the weights beside it and take it away: the same function with the base's own layers.
 
     Differences are those of rounding (1e-6 of the logits' scale in fp32). The settings of `model` then name no

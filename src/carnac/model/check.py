@@ -8,7 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from carnac.model.settings import ConnectorSettings, MlpSettings, ModelSettings, PerceiverSettings, VisionSettings
+from carnac.model.settings import (
+    ConnectorSettings,
+    MlpSettings,
+    ModelSettings,
+    PerceiverSettings,
+    ResamplerSettings,
+    VisionSettings,
+)
 from carnac.model.towers import WITHOUT_CLASS_TOKEN, Mistake, check_towers, known_config, patch_px
 
 
@@ -32,6 +39,15 @@ def num_features_of(vision: VisionSettings, image_size_px: int, *, ask_hub: bool
     return None if side is None else (image_size_px // side) ** 2 + int(vision.class_token)
 
 
+def square_places(settings: ModelSettings, patches: int) -> int:
+    """Return P, the places in a row that the model gives one square of `patches` features.
+
+    Raises ValueError as `image_tokens_of` does.
+    """
+    tokens = image_tokens_of(settings.connector, patches)
+    return 1 if settings.family == "cross_attention" else tokens
+
+
 def image_tokens_of(connector: ConnectorSettings, patches: int) -> int:
     """Return K, the image tokens that a connector makes of the `patches` features of one square.
 
@@ -39,7 +55,7 @@ def image_tokens_of(connector: ConnectorSettings, patches: int) -> int:
     """
     if isinstance(connector, MlpSettings):
         return patches
-    if isinstance(connector, PerceiverSettings):
+    if isinstance(connector, PerceiverSettings | ResamplerSettings):
         return connector.latents
     side = math.isqrt(patches)
     if side * side != patches:

@@ -19,7 +19,7 @@ from carnac.model.settings import ModelSettings
 from carnac.model.towers import side_of
 
 if TYPE_CHECKING:
-    from carnac.model.autoregressive import AutoregressiveModel
+    from carnac.model.multimodal import MultimodalModel
 
 Shapes = Mapping[str, Sequence[int]]
 WEIGHT_BYTES = 4  # fp32; where training computes in bf16, what is frozen takes half
@@ -77,7 +77,7 @@ class ModelSize:
         return self.weight_bytes + TRAINED_BYTES * self.trained
 
 
-def measure_model(model: AutoregressiveModel) -> ModelSize:
+def measure_model(model: MultimodalModel) -> ModelSize:
     """Return the sizes of a model on any device, the meta device too."""
     from carnac.model.weights import stored_tensors
 

@@ -16,9 +16,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from carnac.core.batch import Batch
-from carnac.model.autoregressive import AutoregressiveModel
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.tensors import BatchTensors
-from carnac.model.vision import features
 
 MORE_TOKENS = 3  # of text, behind the square of the traced row
 
@@ -54,7 +53,7 @@ class FlopCount:
         return float(linear + read)
 
 
-def count_flops(model: AutoregressiveModel) -> FlopCount:
+def count_flops(model: MultimodalModel) -> FlopCount:
     """Return the count for a model that is built and frozen, from one blank square and a few tokens shown to it.
 
     Call it before `precision.prepare_model`: what is stored in bfloat16 does not compute by itself.
@@ -67,7 +66,7 @@ def count_flops(model: AutoregressiveModel) -> FlopCount:
     places = torch.arange(tokens, device=model.device)[None]
     with torch.enable_grad():
         with _Trace() as seen:
-            model.connector(features(model.vision, pixels, model.settings.vision))
+            model.see(pixels)
         with _Trace() as whole:
             model(
                 BatchTensors(

@@ -9,7 +9,7 @@ TRAINED_PARTS: tuple[TrainedPart, ...] = ("vision", "connector", "language", "ad
 
 
 def part_of(name: str) -> TrainedPart:
-    """Return the part of the parameter `name` of an `AutoregressiveModel`.
+    """Return the part of the parameter `name` of a model.
 
     Adapters and the rows of added tokens are parts of their own, wherever they lie. Raises KeyError for another name.
     """
@@ -20,4 +20,9 @@ def part_of(name: str) -> TrainedPart:
     return _OWNERS[name.partition(".")[0]]
 
 
-_OWNERS: dict[str, TrainedPart] = {"vision": "vision", "connector": "connector", "language": "language"}
+_OWNERS: dict[str, TrainedPart] = {
+    "vision": "vision",
+    "connector": "connector",
+    "fusion": "connector",  # blocks between the layers: what joins the backbones, as the connector
+    "language": "language",
+}

@@ -9,11 +9,12 @@ import torch
 
 from carnac.core.errors import InputError
 from carnac.model.adapters import BACKBONES
-from carnac.model.autoregressive import AutoregressiveModel
+from carnac.model.cross_attention.model import CrossAttentionModel
+from carnac.model.multimodal import MultimodalModel
 
 
 def prepare_model(
-    model: AutoregressiveModel,
+    model: MultimodalModel,
     *,
     device: torch.device,
     bf16: bool = False,
@@ -34,7 +35,7 @@ def prepare_model(
         _compile_layers(model, device)
 
 
-def halve_frozen(model: AutoregressiveModel) -> None:
+def halve_frozen(model: MultimodalModel) -> None:
     """Store what is not trained in bfloat16; what is trained stays in float32, and so do its moments.
 
     An update of 1e-3 of a weight is lost in the 8 bits of bfloat16 (Micikevicius et al. 2017, arXiv 1710.03740, keep
@@ -48,7 +49,7 @@ def halve_frozen(model: AutoregressiveModel) -> None:
     warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
 
 
-def checkpoint_activations(model: AutoregressiveModel) -> None:
+def checkpoint_activations(model: MultimodalModel) -> None:
     """Let the layers of both backbones compute their activations again in the backward pass instead of keeping them.
 
     About a third more computation for memory that no longer grows with the layers (Chen et al. 2016, arXiv 1604.06174);
@@ -68,9 +69,11 @@ def checkpoint_activations(model: AutoregressiveModel) -> None:
             ) from error
         # transformers lets the embeddings' output ask for a gradient, which only its older way of checkpointing needs.
         backbone.disable_input_require_grads()
+    if isinstance(model, CrossAttentionModel):
+        model.recompute = True
 
 
-def _compile_layers(model: AutoregressiveModel, device: torch.device) -> None:
+def _compile_layers(model: MultimodalModel, device: torch.device) -> None:
     """Compile the repeated layers one by one: they share one compilation, the whole model would take minutes."""
     if device.type != "cuda":
         raise InputError(

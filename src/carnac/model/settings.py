@@ -84,7 +84,61 @@ class PixelShuffleSettings(Settings):
     factor: int = Field(default=2, ge=1, description="side of the square of patches that becomes one token")
 
 
-ConnectorSettings = Annotated[MlpSettings | PerceiverSettings | PixelShuffleSettings, Field(discriminator="type")]
+class ResamplerSettings(Settings):
+    """Latents that read the patches at the tower's own width (Flamingo, Idefics); for cross-attention."""
+
+    type: Literal["resampler"] = Field(description="resampler: a perceiver resampler of the tower's width")
+    latents: int = Field(default=64, ge=1, description="latents of each picture or tile")
+    depth: int = Field(default=6, ge=1, description="layers of the resampler")
+    heads: int = Field(default=16, ge=1, description="attention heads")
+    head_size: int = Field(default=96, ge=1, description="width of a head")
+    qk_norms: bool = Field(default=True, description="whether queries and keys are normed, head by head")
+
+
+ConnectorSettings = Annotated[
+    MlpSettings | PerceiverSettings | PixelShuffleSettings | ResamplerSettings, Field(discriminator="type")
+]
+
+
+class CrossAttentionSettings(Settings):
+    """Gated cross-attention before every n-th layer of the language model (Flamingo, Idefics)."""
+
+    every: int = Field(default=4, ge=1, description="a block stands before layers 0, every, 2 x every ...")
+    attend: Literal["previous", "next", "earlier"] = Field(
+        default="previous",
+        description="which images of its document a token reads: the last one at or before it, the first one at or "
+        "after it, or all at or before it",
+    )
+    p_next: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1.0,
+        description="share of the pieces that read the next image and not the previous one while training (Flamingo)",
+    )
+    gates: Literal["scalar", "vector"] = Field(
+        default="scalar",
+        description="scalar: a gate for attention and a gate for the MLP of a block; vector: D of each",
+    )
+    gate_start: float = Field(default=0.0, description="where gates start; tanh of it is what a block adds at first")
+    gate_spread: float = Field(default=0.0, ge=0.0, description="standard deviation of the gates at the start")
+    qk_norms: bool = Field(default=True, description="whether queries and keys are RMS-normed, head by head")
+    mlp: Literal["swiglu", "gelu"] = Field(default="swiglu", description="the MLP of a block")
+    hidden_size: int | None = Field(
+        default=None, gt=0, description="width inside that MLP; left out, that of the language model's own"
+    )
+    heads: int | None = Field(
+        default=None, ge=1, description="attention heads of a block; left out, as many as the language model has"
+    )
+    text_tokens: Literal["untouched", "mlp"] = Field(
+        default="untouched",
+        description="tokens that read no image: untouched: they pass a block as they are, so that text alone is the "
+        "language model's to the bit; mlp: they go through the block's MLP (Flamingo, Idefics)",
+    )
+    mask: Literal["exact", "uniform"] = Field(
+        default="exact",
+        description="exact: a token that reads no image gets zero from it; uniform: it gets the mean of all images of "
+        "its row, the leak that transformers' Idefics had until 2023 (for comparison only: recipes/image-mask)",
+    )
 
 
 class AdapterSettings(Settings):
@@ -106,16 +160,32 @@ class AdapterSettings(Settings):
 class ModelSettings(Settings):
     """A model: a vision tower, a connector, a language model, and how they are joined."""
 
-    family: Literal["autoregressive"] = Field(
-        default="autoregressive", description="autoregressive: each picture takes places in the token sequence"
+    family: Literal["autoregressive", "cross_attention"] = Field(
+        default="autoregressive",
+        description="autoregressive: each picture takes places in the token sequence; cross_attention: one place, and "
+        "blocks between the layers of the language model read it",
     )
     vision: VisionSettings = Field(description="the vision tower")
     connector: ConnectorSettings = Field(default=MlpSettings(), description="what joins the two")
     language: TowerSettings = Field(description="the language model")
+    cross_attention: CrossAttentionSettings | None = Field(
+        default=None, description="the blocks of the family cross_attention; left out, as by default"
+    )
     trained: tuple[Part, ...] = Field(
         default=PARTS, description="parts whose weights are trained; the others are frozen, to the bit"
     )
     adapters: AdapterSettings | None = Field(default=None, description="adapters on backbones that are frozen")
+
+    @model_validator(mode="after")
+    def _blocks_of_their_family(self) -> Self:
+        if self.cross_attention is not None and self.family != "cross_attention":
+            raise ValueError('[model.cross_attention] is of family = "cross_attention"; set that, or leave it out.')
+        return self
+
+    @property
+    def blocks(self) -> CrossAttentionSettings:
+        """The settings of the cross-attention blocks, also where the recipe leaves them all out."""
+        return self.cross_attention or CrossAttentionSettings()
 
 
 class GenerationSettings(Settings):

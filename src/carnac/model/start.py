@@ -19,10 +19,10 @@ from carnac.model.adapter_files import is_adapters, load_adapters
 from carnac.model.adapters import BACKBONES, adapt_backbone, adapted_layers, adapter_parameters, add_adapters
 from carnac.model.adapters import merge_adapters as merge_all
 from carnac.model.added_tokens import added_parameters, extend_tokens
-from carnac.model.autoregressive import AutoregressiveModel, freeze
 from carnac.model.check import check_trained
 from carnac.model.connectors import build_connector
 from carnac.model.language import Vocabulary, name_special_ids, prove_packing
+from carnac.model.multimodal import MultimodalModel, freeze
 from carnac.model.settings import PARTS, AdapterSettings, Part
 from carnac.model.towers import side_of
 from carnac.model.vision import at_size, num_features
@@ -39,7 +39,7 @@ def start_from(
     merge: bool,
     image_size_px: int | None,
     seed: int,
-) -> AutoregressiveModel:
+) -> MultimodalModel:
     """Return the model of `folder` in float32 with `trained` parts and, where asked, new `adapters`.
 
     Adapters that it brings are merged into the weights where `merge` is set or new ones are asked for; else they are
@@ -64,7 +64,7 @@ def start_from(
     return model.eval()
 
 
-def fit_vocabulary(model: AutoregressiveModel, vocabulary: Vocabulary, seed: int) -> None:
+def fit_vocabulary(model: MultimodalModel, vocabulary: Vocabulary, seed: int) -> None:
     """Give a model from `start_from` rows for added tokens of its tokenizer that it lacks, and the special ids.
 
     The new rows depend on `seed` alone and are trained where the model's settings train added tokens. Raises InputError
@@ -85,7 +85,7 @@ def fit_vocabulary(model: AutoregressiveModel, vocabulary: Vocabulary, seed: int
     name_special_ids(model.language, vocabulary)
 
 
-def _load(folder: Path) -> AutoregressiveModel:
+def _load(folder: Path) -> MultimodalModel:
     """Load a folder of any of the kinds; raise InputError that names them where it is none."""
     if is_adapters(folder):
         return load_adapters(folder)
@@ -129,15 +129,13 @@ def _hint(folder: Path) -> str:
     return f" Its newest checkpoint is {found[-1]}." if found else ""
 
 
-def _merge(model: AutoregressiveModel) -> None:
+def _merge(model: MultimodalModel) -> None:
     adapted = [part for part in BACKBONES if any(True for _ in adapted_layers(getattr(model, part)))]
     merge_all(model)
     _disown(model, adapted)
 
 
-def _settle(
-    model: AutoregressiveModel, folder: Path, trained: Sequence[Part], adapters: AdapterSettings | None
-) -> None:
+def _settle(model: MultimodalModel, folder: Path, trained: Sequence[Part], adapters: AdapterSettings | None) -> None:
     """Write into the model's settings what is trained from now on; raise InputError where that cannot be."""
     _disown(model, model.settings.trained)
     kept = model.settings.adapters if adapters is None else adapters
@@ -151,7 +149,7 @@ def _settle(
     model.settings = settings
 
 
-def _disown(model: AutoregressiveModel, parts: Collection[str]) -> None:
+def _disown(model: MultimodalModel, parts: Collection[str]) -> None:
     """Let backbones whose weights are no longer those of their folder no longer be called by it.
 
     A folder of adapters leaves out what the backbone's own folder holds: it would leave out what was learned.
@@ -167,7 +165,7 @@ def _disown(model: AutoregressiveModel, parts: Collection[str]) -> None:
     model.settings = model.settings.model_copy(update=changed)
 
 
-def _resize(model: AutoregressiveModel, image_size_px: int) -> None:
+def _resize(model: MultimodalModel, image_size_px: int) -> None:
     """Let tower and connector take squares of another size; raise InputError where one of them cannot."""
     patch = side_of(model.vision.config.patch_size) or 1
     if image_size_px % patch:

@@ -19,7 +19,8 @@ class BatchTensors:
     """The part of a `core.batch.Batch` that the model reads.
 
     `input_ids`, `labels`, `positions` int64 [R, T]; `image_places` int64 [N, P], indices into the R * T tokens in
-    row-major order; `pixels` float32 [N, 3, S, S].
+    row-major order; `pixels` float32 [N, 3, S, S]. `next_image` bool [R, T]: tokens of pieces that read the next image
+    instead of the previous one (cross-attention); None: none do.
     """
 
     input_ids: torch.Tensor
@@ -27,6 +28,7 @@ class BatchTensors:
     positions: torch.Tensor
     image_places: torch.Tensor
     pixels: torch.Tensor
+    next_image: torch.Tensor | None = None
 
 
 def image_places(slots: npt.NDArray[np.int64], tokens_per_image: int, row_tokens: int) -> npt.NDArray[np.int64]:

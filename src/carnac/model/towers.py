@@ -74,7 +74,7 @@ def trained_config(part: Part, tower: TowerSettings) -> Any:
     return config
 
 
-def vision_config(settings: VisionSettings, image_size_px: int) -> Any:
+def vision_config(settings: VisionSettings, image_size_px: int, *, native_aspect: bool = False) -> Any:
     """Return the configuration of the tower for squares of `image_size_px`; raise InputError with every mistake."""
     if settings.type is None:
         return sized(trained_config("vision", settings), image_size_px)

@@ -24,7 +24,7 @@ INTERPOLATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def build_vision(settings: VisionSettings, image_size_px: int) -> Any:
+def build_vision(settings: VisionSettings, image_size_px: int, *, native_aspect: bool = False) -> Any:
     """Return a vision tower, random or trained as the settings say, for squares of `image_size_px`.
 
     Raises InputError where it cannot be built or does not give the features that the settings name.
@@ -32,7 +32,7 @@ def build_vision(settings: VisionSettings, image_size_px: int) -> Any:
     if settings.type is None:
         tower = at_size(load_trained("vision", settings, trained_config("vision", settings)), image_size_px)
     else:
-        tower = vision_from_config(vision_config(settings, image_size_px))
+        tower = vision_from_config(vision_config(settings, image_size_px, native_aspect=native_aspect))
     prove_features(tower, settings)
     return tower
 
@@ -67,11 +67,14 @@ def num_features(config: Any, settings: VisionSettings) -> int:
     return num_patches(config) + int(settings.class_token)
 
 
-def features(tower: Any, pixels: torch.Tensor, settings: VisionSettings) -> torch.Tensor:
-    """Map pixels [N, C, S, S] to features [N, P, V] of the layer that `settings` name; register tokens are left out."""
+def features(tower: Any, pixels: torch.Tensor, settings: VisionSettings) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Map pixels [N, C, S, S] to features [N, P, V] of the layer that `settings` name, and which of them are picture.
+
+    Register tokens are left out. The mask, bool [N, P], is None where all are: in squares.
+    """
     found = _all_features(tower, pixels, settings.feature_layer)
     patches = found[:, -num_patches(tower.config) :]
-    return torch.cat([found[:, :1], patches], dim=1) if settings.class_token else patches
+    return (torch.cat([found[:, :1], patches], dim=1) if settings.class_token else patches), None
 
 
 def prove_features(tower: Any, settings: VisionSettings) -> None:

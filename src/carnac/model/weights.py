@@ -19,8 +19,9 @@ from carnac.core.errors import InputError
 from carnac.engine.storage import open_to_others, temporary_path
 from carnac.model.adapters import add_adapters
 from carnac.model.added_tokens import add_tokens, added_ids_of, base_rows
-from carnac.model.autoregressive import AutoregressiveModel, freeze
+from carnac.model.build import join
 from carnac.model.language import language_from_config
+from carnac.model.multimodal import MultimodalModel, freeze
 from carnac.model.settings import ModelSettings
 from carnac.model.towers import make_config, own_fields, stored_fields
 from carnac.model.vision import vision_from_config
@@ -31,7 +32,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 
-def save_model(model: AutoregressiveModel, folder: Path) -> None:
+def save_model(model: MultimodalModel, folder: Path) -> None:
     """Write `model` into `folder`, which is made where missing; other files there are left alone."""
     from safetensors.torch import save_file
 
@@ -51,7 +52,7 @@ def save_model(model: AutoregressiveModel, folder: Path) -> None:
     _write_whole(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def load_model(folder: Path) -> AutoregressiveModel:
+def load_model(folder: Path) -> MultimodalModel:
     """Return the model of a folder, ready for generation; raise InputError naming the file that is missing or wrong."""
     config = read_config(folder / CONFIG_FILE, FORMAT, "a carnac model")
     try:
@@ -60,7 +61,7 @@ def load_model(folder: Path) -> AutoregressiveModel:
         with torch.random.fork_rng(devices=[]):
             vision = vision_from_config(_configuration(config["vision"]))
             language = _language(config["language"], config.get("added_tokens"))
-            model = AutoregressiveModel(settings, vision, language)
+            model = join(settings, vision, language)
             freeze(model, settings.trained)
             add_adapters(model)
     except (KeyError, ValueError, TypeError, AttributeError, AssertionError, InputError) as error:

@@ -1,7 +1,9 @@
 """What joins the two backbones: patches of the vision tower in, image tokens of the language model's width out.
 
-Every connector maps [N, P, V] to [N, K, D] and says K in `tokens`. Legend of shapes: N squares (whole pictures or
-tiles), P patches of a square, V width of the vision tower, K image tokens of a square, D width of the language model.
+Every connector maps [N, P, V] to [N, K, D] and says K in `tokens`; the resampler, which only cross-attention reads,
+keeps the tower's width V. With a mask of patches (native aspect) those that are no picture are not read. Legend of
+shapes: N squares (whole pictures or tiles), P patches of a square, V width of the vision tower, K image tokens of a
+square, D width of the language model.
 """
 
 from __future__ import annotations
@@ -11,9 +13,17 @@ from torch import nn
 from carnac.model.connectors.mlp import MlpConnector
 from carnac.model.connectors.perceiver import PerceiverConnector
 from carnac.model.connectors.pixel_shuffle import PixelShuffleConnector
-from carnac.model.settings import ConnectorSettings, MlpSettings, PerceiverSettings
+from carnac.model.connectors.resampler import ResamplerConnector
+from carnac.model.settings import ConnectorSettings, MlpSettings, PerceiverSettings, ResamplerSettings
 
-__all__ = ["MlpConnector", "PerceiverConnector", "PixelShuffleConnector", "build_connector"]
+__all__ = [
+    "MlpConnector",
+    "PerceiverConnector",
+    "PixelShuffleConnector",
+    "ResamplerConnector",
+    "build_connector",
+    "output_size",
+]
 
 
 def build_connector(settings: ConnectorSettings, vision_size: int, language_size: int, patches: int) -> nn.Module:
@@ -25,4 +35,11 @@ def build_connector(settings: ConnectorSettings, vision_size: int, language_size
         return MlpConnector(settings, vision_size, language_size, patches)
     if isinstance(settings, PerceiverSettings):
         return PerceiverConnector(settings, vision_size, language_size)
+    if isinstance(settings, ResamplerSettings):
+        return ResamplerConnector(settings, vision_size)
     return PixelShuffleConnector(settings, vision_size, language_size, patches)
+
+
+def output_size(settings: ConnectorSettings, vision_size: int, language_size: int) -> int:
+    """Return the width of the image tokens that a connector makes, W."""
+    return vision_size if isinstance(settings, ResamplerSettings) else language_size

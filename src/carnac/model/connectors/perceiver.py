@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from carnac.core.errors import InputError
+from carnac.model.connectors.resampler import reading_mask
 from carnac.model.settings import PerceiverSettings
 
 NORM_EPSILON = 1e-6  # as in transformers' Idefics2
@@ -37,11 +38,13 @@ class LatentAttention(nn.Module):
         self.value = nn.Linear(size, settings.kv_heads * settings.head_size, bias=False)
         self.output = nn.Linear(settings.heads * settings.head_size, size, bias=False)
 
-    def forward(self, latents: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
-        """Map latents [N, K, D] and patches [N, P, D] to [N, K, D]."""
+    def forward(self, latents: torch.Tensor, patches: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Map latents [N, K, D] and patches [N, P, D] to [N, K, D]; `mask` bool [N, 1, 1, P + K] says what is read."""
         context = torch.cat([patches, latents], dim=1)
         query, key, value = self._split(self.query(latents)), self._split(self.key(context)), self.value(context)
-        read = nn.functional.scaled_dot_product_attention(query, key, self._split(value), enable_gqa=True)
+        read = nn.functional.scaled_dot_product_attention(
+            query, key, self._split(value), attn_mask=mask, enable_gqa=True
+        )
         mapped: torch.Tensor = self.output(read.transpose(1, 2).flatten(2))
         return mapped
 
@@ -60,9 +63,9 @@ class PerceiverLayer(nn.Module):
         self.mlp_norm = nn.RMSNorm(size, NORM_EPSILON)
         self.mlp = GatedMlp(size, 4 * size, size)
 
-    def forward(self, latents: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+    def forward(self, latents: torch.Tensor, patches: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Map latents [N, K, D] and patches [N, P, D] to the next latents [N, K, D]."""
-        latents = latents + self.attention(self.latent_norm(latents), self.patch_norm(patches))
+        latents = latents + self.attention(self.latent_norm(latents), self.patch_norm(patches), mask)
         mapped: torch.Tensor = latents + self.mlp(self.mlp_norm(latents))
         return mapped
 
@@ -86,11 +89,12 @@ class PerceiverConnector(nn.Module):
         # Equal latents would read the same and stay equal: Idefics2's ones are for a checkpoint to fill.
         nn.init.normal_(self.latents, std=0.02)
 
-    def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        """Map patches [N, P, V] to image tokens [N, K, D]."""
+    def forward(self, patches: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Map patches [N, P, V] to image tokens [N, K, D]; `mask` bool [N, P]: patches that are picture, None: all."""
         patches = self.mlp(patches)
         latents = self.latents.expand(len(patches), -1, -1)
+        read = reading_mask(mask, self.tokens)
         for layer in self.layers:
-            latents = layer(latents, patches)
+            latents = layer(latents, patches, read)
         tokens: torch.Tensor = self.norm(latents)
         return tokens

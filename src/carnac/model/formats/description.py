@@ -12,7 +12,7 @@ from carnac.model.settings import ModelSettings
 from carnac.sequence.settings import PictureSettings
 
 if TYPE_CHECKING:
-    from carnac.model.autoregressive import AutoregressiveModel
+    from carnac.model.multimodal import MultimodalModel
 
 Reason = tuple[tuple[str, ...], str]  # place in a train recipe, and the sentence
 
@@ -56,7 +56,7 @@ def describe_settings(settings: ModelSettings, vision: Any, language: Any, pictu
     )
 
 
-def describe_model(model: AutoregressiveModel, pictures: PictureSettings) -> Description:
+def describe_model(model: MultimodalModel, pictures: PictureSettings) -> Description:
     """Describe a model; its tower is run on one blank square to see what comes before the patches."""
     import torch
 

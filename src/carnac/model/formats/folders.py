@@ -16,11 +16,12 @@ import torch
 
 from carnac.core.errors import InputError
 from carnac.model.added_tokens import language_weights, vision_weights
-from carnac.model.autoregressive import AutoregressiveModel
+from carnac.model.build import join
 from carnac.model.formats import FORMATS, FormatName, refusals
 from carnac.model.formats.description import Description
 from carnac.model.formats.language_model import refuse_built_language
 from carnac.model.language import language_from_config
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import ModelSettings, TowerSettings
 from carnac.model.vision import vision_from_config
 
@@ -38,9 +39,7 @@ class SpecialIds:
     pad: int
 
 
-def write_folder(
-    model: AutoregressiveModel, described: Description, name: FormatName, ids: SpecialIds, out: Path
-) -> None:
+def write_folder(model: MultimodalModel, described: Description, name: FormatName, ids: SpecialIds, out: Path) -> None:
     """Write `model` into `out` in format `name`, weights in the precision that they have.
 
     Raises InputError with a sentence where the format cannot express the model; nothing is written then.
@@ -69,7 +68,7 @@ def write_folder(
         path.chmod((out / "config.json").stat().st_mode)  # the library closes weights to others
 
 
-def check_expressible(model: AutoregressiveModel, described: Description, name: FormatName) -> None:
+def check_expressible(model: MultimodalModel, described: Description, name: FormatName) -> None:
     """Raise InputError with every reason why format `name` cannot express `model`."""
     found = [f"{'.'.join(place)}: {sentence}" for place, sentence in refusals(name, described)]
     built = refuse_built_language(model.language)
@@ -95,7 +94,7 @@ def read_settings(folder: Path) -> tuple[ModelSettings, Any, Any, FormatName]:
     return settings, form.our_vision(config), config, name
 
 
-def read_folder(folder: Path) -> tuple[AutoregressiveModel, Any]:
+def read_folder(folder: Path) -> tuple[MultimodalModel, Any]:
     """Return (our model with the weights of `folder`, in float32; transformers' configuration of the whole).
 
     Knows Idefics3, SmolVLM and LLaVA. Raises InputError for a folder of another model, or whose weights are not whole.
@@ -106,7 +105,7 @@ def read_folder(folder: Path) -> tuple[AutoregressiveModel, Any]:
     with torch.random.fork_rng(devices=[]):  # the random weights are overwritten; the caller's state is not to move
         vision = vision_from_config(tower)
         language = language_from_config(config.text_config)
-        model = AutoregressiveModel(settings, vision, language).float().eval()
+        model = join(settings, vision, language).float().eval()
     tensors = {_head(language) if name == HEAD else name: tensor for name, tensor in tensors.items()}
     parts = form.our_tensors(config, tensors, language.base_model_prefix)
     for part, found in zip((vision, model.connector, language), parts, strict=True):

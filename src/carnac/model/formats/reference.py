@@ -20,9 +20,9 @@ from PIL import Image
 
 from carnac.core.errors import InputError
 from carnac.core.seeds import generator
-from carnac.model.autoregressive import AutoregressiveModel
 from carnac.model.formats.proof import JSON_FILE, TENSORS_FILE
 from carnac.model.generation.generate import generate
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import GenerationSettings
 from carnac.model.tensors import BatchTensors
 from carnac.sequence.layout import Layout, lay_out_prompt
@@ -63,7 +63,7 @@ class Laid:
 
 
 def write_reference(
-    model: AutoregressiveModel, tokenizer: LoadedTokenizer, pictures: PictureSettings, folder: Path
+    model: MultimodalModel, tokenizer: LoadedTokenizer, pictures: PictureSettings, folder: Path
 ) -> list[str]:
     """Write our side into `folder`; return the names of prompts that the model is too short for.
 
@@ -119,7 +119,7 @@ def _lay_out(name: str, parts: tuple[str | bytes, ...], tokenizer: LoadedTokeniz
 
 
 def _describe_prompt(
-    model: AutoregressiveModel, prompt: Laid, tokenizer: LoadedTokenizer, folder: Path, number: int
+    model: MultimodalModel, prompt: Laid, tokenizer: LoadedTokenizer, folder: Path, number: int
 ) -> dict[str, Any]:
     settings = GenerationSettings(max_new_tokens=NEW_TOKENS)
     found = generate(model, prompt.layout.ids, prompt.layout.image_slots, prompt.pixels, settings)
@@ -131,17 +131,17 @@ def _describe_prompt(
     return {"name": prompt.name, "text": text, "pictures": files, "continuation": list(found)}
 
 
-def _single(model: AutoregressiveModel, prompt: Laid, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+def _single(model: MultimodalModel, prompt: Laid, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
     return _case(model, prompt.name, [prompt], tensors)
 
 
-def _packed(model: AutoregressiveModel, prompts: Sequence[Laid], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+def _packed(model: MultimodalModel, prompts: Sequence[Laid], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
     """All prompts in one row, then the first two again: each sees only itself."""
     return _case(model, "packed", [*prompts, *prompts[:2]], tensors)
 
 
 def _case(
-    model: AutoregressiveModel, name: str, pieces: Sequence[Laid], tensors: dict[str, torch.Tensor]
+    model: MultimodalModel, name: str, pieces: Sequence[Laid], tensors: dict[str, torch.Tensor]
 ) -> dict[str, Any]:
     starts = np.cumsum([0, *(len(piece) for piece in pieces)])
     places = [

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from carnac.core.errors import InputError
-from carnac.model.autoregressive import AutoregressiveModel
 from carnac.model.generation.cache import align_right, copied, new_cache, select
 from carnac.model.generation.prompt import Prompt, check_prompt
 from carnac.model.generation.sampling import choose, draws_of
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import GenerationSettings
 from carnac.model.tensors import image_places
 
@@ -34,7 +34,7 @@ class Prefix:
 
 
 @torch.inference_mode()
-def read_prefix(model: AutoregressiveModel, prompt: Prompt) -> Prefix:
+def read_prefix(model: MultimodalModel, prompt: Prompt) -> Prefix:
     """Read a beginning. Raises InputError when the model cannot read it."""
     check_prompt(prompt, model.tokens_per_image, longest_of(model))
     model.eval()
@@ -43,7 +43,7 @@ def read_prefix(model: AutoregressiveModel, prompt: Prompt) -> Prefix:
     return Prefix(prompt=prompt, cache=cache)
 
 
-def longest_of(model: AutoregressiveModel) -> int:
+def longest_of(model: MultimodalModel) -> int:
     """Return the number of positions of the language model."""
     return int(getattr(model.language.config, "max_position_embeddings", None) or 2**31)
 
@@ -53,7 +53,7 @@ class Decoding:
 
     def __init__(
         self,
-        model: AutoregressiveModel,
+        model: MultimodalModel,
         prompts: Sequence[Prompt],
         settings: GenerationSettings,
         prefix: Prefix | None = None,
@@ -154,7 +154,7 @@ class Decoding:
             self._padding = None if self._padding is None else self._padding[rows]
 
 
-def _embedded(model: AutoregressiveModel, prompts: Sequence[Prompt]) -> torch.Tensor:
+def _embedded(model: MultimodalModel, prompts: Sequence[Prompt]) -> torch.Tensor:
     """Return [R, T, D]: prompts embedded, padded at their ends to the longest one."""
     width = max(len(prompt) for prompt in prompts)
     ids = np.zeros((len(prompts), width), dtype=np.int64)
@@ -175,7 +175,7 @@ def _embedded(model: AutoregressiveModel, prompts: Sequence[Prompt]) -> torch.Te
 
 
 def _forward(
-    model: AutoregressiveModel, embedded: torch.Tensor, start: int, cache: Any, kept: int | torch.Tensor
+    model: MultimodalModel, embedded: torch.Tensor, start: int, cache: Any, kept: int | torch.Tensor
 ) -> torch.Tensor:
     """Read embedded tokens [R, T, D] from position `start` on; return the logits [R, K] at the places `kept`."""
     positions = torch.arange(start, start + embedded.shape[1], device=embedded.device)[None]

@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from carnac.model.autoregressive import AutoregressiveModel
 from carnac.model.generation.answer_text import AnswerText, Decode
 from carnac.model.generation.decoding import Decoding, Prefix, longest_of, read_prefix
 from carnac.model.generation.prompt import Prompt, check_prompt, shared_beginning
+from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import GenerationSettings
 
 Ending = Literal["stop", "length", "context"]
@@ -34,7 +34,7 @@ class Answer:
 
 
 def generate(
-    model: AutoregressiveModel,
+    model: MultimodalModel,
     input_ids: npt.NDArray[np.int64],
     image_slots: npt.NDArray[np.int64],
     pixels: npt.NDArray[np.float32],
@@ -53,7 +53,7 @@ def generate(
 
 
 def stream_answers(
-    model: AutoregressiveModel,
+    model: MultimodalModel,
     prompts: Sequence[Prompt],
     settings: GenerationSettings,
     decode: Decode,
@@ -71,7 +71,7 @@ def stream_answers(
 
 
 def answer_prompts(
-    model: AutoregressiveModel,
+    model: MultimodalModel,
     prompts: Sequence[Prompt],
     settings: GenerationSettings,
     decode: Decode,
@@ -89,7 +89,7 @@ def answer_prompts(
     return [found[number] for number in range(len(prompts))]
 
 
-def _shared_prefix(model: AutoregressiveModel, prompts: Sequence[Prompt]) -> Prefix | None:
+def _shared_prefix(model: MultimodalModel, prompts: Sequence[Prompt]) -> Prefix | None:
     for prompt in prompts:
         check_prompt(prompt, model.tokens_per_image, longest_of(model))
     length = shared_beginning(prompts, model.tokens_per_image)
