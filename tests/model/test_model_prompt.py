@@ -84,3 +84,21 @@ def test_a_prompt_that_is_the_beginning_of_another_keeps_a_token_of_its_own() ->
     one, longer = make_prompt(12), joined(make_prompt(12), make_prompt(3))
     assert shared_beginning([one, longer], IMAGE_TOKENS) == 11
     assert shared_beginning([longer, one], IMAGE_TOKENS) == 11
+
+
+def native(prompt: Prompt, height_px: int) -> Prompt:
+    """The prompt with pictures of so many rows: beyond them is NaN."""
+    pixels = prompt.pixels.copy()
+    pixels[:, :, height_px:] = np.nan
+    return Prompt(ids=prompt.ids, places=prompt.places, pixels=pixels)
+
+
+def test_native_pictures_are_equal_where_they_end_alike() -> None:
+    plain = make_prompt(30, 3)
+    one, same, shorter = native(plain, 16), native(plain, 16), native(plain, 8)
+    assert one.begins_with(same.beginning(int(plain.places[2])))
+    assert not one.begins_with(shorter)
+    assert not one.begins_with(plain)
+    assert shared_beginning([one, same], IMAGE_TOKENS) == 29
+    for other in (shorter, plain):
+        assert shared_beginning([one, other], IMAGE_TOKENS) == one.places[0]

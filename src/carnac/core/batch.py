@@ -44,9 +44,10 @@ class Batch:
     positions       int64 [R, T]    0, 1, 2 ... restarting at each piece: with no attention mask, transformers 5 builds
                                     each family's own packed mask from these (padding is a piece of its own)
     segment         int64 [R, T]    index into `provenance` of the piece that a token belongs to; -1 for padding
-    image_slots     int64 [N, 3]    row, first position and number of positions that square n fills
+    image_slots     int64 [N, 3]    row, first position and number of positions that square n fills (cross-attention: 1)
     image_of_token  int64 [R, T]    the last image of the same piece at or before a token (cross-attention); -1 for none
-    pixels          float32 [N, C, H, W]    normalised for the vision tower
+    pixels          float32 [N, C, H, W]    normalised for the vision tower; a native picture stands at the top left of
+                                    its square, cut to whole patches, and what lies beyond it is NaN
     provenance      the piece of each segment, in row-major order
     stand_ins       indices into `provenance` of pieces with an image that did not decode: grey, labels masked
     """

@@ -16,6 +16,7 @@ from carnac.sequence.chat_template import Message
 from carnac.sequence.control_tokens import Cut
 from carnac.sequence.positions import Layout, Positions
 from carnac.sequence.settings import PictureSettings
+from carnac.sequence.spaces import space_conversation
 from carnac.sequence.tokenizer import LoadedTokenizer
 from carnac.sequence.turns import ANOTHER, Written, write_conversation, write_exchange, write_prompt
 
@@ -25,8 +26,7 @@ def lay_out_conversation(messages: Sequence[Message], tokenizer: LoadedTokenizer
 
     Raises RecordError for one that the template cannot write, InputError where the template cannot be trained with.
     """
-    written = write_conversation(messages, tokenizer.template)
-    cuts = tokenizer.controls.cuts(written.text, written.given)
+    written, cuts = _cut(write_conversation(messages, tokenizer.template), tokenizer, pictures)
     learnt = bytearray(len(written.text))
     for answer in written.answers:
         stop = _end_of_answer(answer, cuts, tokenizer.image).stop
@@ -40,8 +40,7 @@ def lay_out_messages(messages: Sequence[Message], tokenizer: LoadedTokenizer, pi
 
     Raises RecordError for one that the template cannot write, InputError where the template is none.
     """
-    written = write_prompt(messages, tokenizer.template)
-    cuts = tokenizer.controls.cuts(written.text, written.given)
+    written, cuts = _cut(write_prompt(messages, tokenizer.template), tokenizer, pictures)
     return _positions(written, cuts, bytes(len(written.text)), messages, Positions(tokenizer, pictures))[0].layout()
 
 
@@ -62,6 +61,14 @@ def begins_itself(tokenizer: LoadedTokenizer) -> bool:
         return write_exchange(tokenizer.template).text.startswith(tokenizer.roles.begin or "")
     except (InputError, RecordError):
         return True
+
+
+def _cut(written: Written, tokenizer: LoadedTokenizer, pictures: PictureSettings) -> tuple[Written, list[Cut]]:
+    """Return a conversation with the spaces that stand beside pictures, and where tokens stand in its text."""
+    cuts = tokenizer.controls.cuts(written.text, written.given)
+    places = [(cut.start, cut.stop) for cut in cuts if cut.number == tokenizer.image]
+    spaced = space_conversation(written, places, pictures.marks)
+    return spaced, cuts if spaced is written else tokenizer.controls.cuts(spaced.text, spaced.given)
 
 
 def _end_of_answer(answer: Answer, cuts: Sequence[Cut], image: int) -> Cut:

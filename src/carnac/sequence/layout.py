@@ -3,8 +3,9 @@
     begin  block  block ...  end
 
 A text block is its tokens, an image block the image tokens of its squares (`sequence.tiles`), with marks where the
-settings want them (`sequence.marks`). Nothing is put between a text and an image: the image ids are the border. Texts
-that stand side by side are joined by a blank line, as samples already do. A tokenizer without a begin token begins with
+settings want them (`sequence.marks`). Nothing is put between a text and an image, the image ids are the border, save
+the spaces of `sequence.spaces`. Texts that stand side by side are joined by a blank line, as samples already do. A
+tokenizer without a begin token begins with
 the first block. A conversation is written by its tokenizer's chat template (`sequence.conversation`).
 """
 
@@ -20,6 +21,7 @@ from carnac.sequence.chat_template import BETWEEN_TEXTS, Message
 from carnac.sequence.conversation import lay_out_conversation, lay_out_messages
 from carnac.sequence.positions import Layout, Positions
 from carnac.sequence.settings import PictureSettings
+from carnac.sequence.spaces import space_text
 from carnac.sequence.tokenizer import LoadedTokenizer
 from carnac.sequence.turns import messages_of
 
@@ -90,6 +92,8 @@ def _sequence(
     positions = Positions(tokenizer, pictures)
     if tokenizer.begin is not None:
         positions.add([tokenizer.begin], learnt=False)
+    # Idefics's processor spells the begin token before the text, which then is not the first for the tokenizer.
+    spelled = pictures.marks == "idefics" and tokenizer.begin is not None
     shown = False
     for is_image, run in groupby(blocks, key=lambda block: isinstance(block, bytes)):
         if is_image:
@@ -99,7 +103,9 @@ def _sequence(
             shown = True
         else:
             text = BETWEEN_TEXTS.join(text for text in run if isinstance(text, str) and text)
-            positions.add(tokenizer.encode(text, at_start=not shown), learnt=True)
+            # Every other run is of pictures: only the first text may have none before it.
+            text = space_text(text, pictures.marks, behind_picture=shown)
+            positions.add(tokenizer.encode(text, at_start=not (shown or spelled)), learnt=True)
     if ended:
         positions.add([tokenizer.end], learnt=True)
     return positions.layout()

@@ -1,9 +1,12 @@
-r"""The tokens of one picture: image tokens alone, or with Idefics3's marks around each square.
+r"""The tokens of one picture: image tokens alone, or with marks around each square.
 
-    <fake><row_1_col_1><image>...<fake><row_1_col_2><image>...\n         a row of tiles
+    <fake><image>...<fake>                                              idefics: one square
+    <fake><image>...<fake><image>...<fake>                              idefics2: each square; neighbours share a mark
+    <fake><row_1_col_1><image>...<fake><row_1_col_2><image>...\n         idefics3: a row of tiles
     \n<fake><global-img><image>...<fake>                                the whole picture, after the tiles or alone
 
-As transformers' Idefics3Processor writes it, so that a model exported to that format reads what it was trained on.
+As transformers' processors write it, so that an exported model reads what it was trained on. A mark that two pictures
+share belongs to the earlier one.
 """
 
 from __future__ import annotations
@@ -29,10 +32,12 @@ class PictureTokens:
 def mark_names(settings: PictureSettings) -> tuple[str, ...]:
     """Return the tokens that a tokenizer must have beside the image token, in the order in which they are added.
 
-    The end of a turn is among them because Idefics3's processor adds it where it is missing.
+    The end of a turn is among them because Idefics2's and Idefics3's processors add it where it is missing.
     """
     if settings.marks == "none":
         return ()
+    if settings.marks != "idefics3":
+        return (FAKE,) if settings.marks == "idefics" else (FAKE, END_OF_TURN)
     numbers = range(1, settings.max_tiles + 1) if settings.max_tiles > 1 else ()
     return (FAKE, GLOBAL, END_OF_TURN, *(row_column(row, column) for row in numbers for column in numbers))
 
@@ -43,12 +48,23 @@ def row_column(row: int, column: int) -> str:
 
 
 def picture_tokens(
-    found: Tiling, settings: PictureSettings, image: int, marks: Mapping[str, int], line_ends: LineEnds
+    found: Tiling,
+    settings: PictureSettings,
+    image: int,
+    marks: Mapping[str, int],
+    line_ends: LineEnds,
+    *,
+    neighbour: bool = False,
 ) -> PictureTokens:
-    """Return the tokens of one picture; `line_ends` are the ids of one and of two line ends."""
+    """Return the tokens of one picture; `line_ends` are the ids of one and of two line ends.
+
+    A `neighbour` stands right behind another picture: what marks the end of that one marks its own beginning.
+    """
     count = settings.square_tokens
     if settings.marks == "none":
         return PictureTokens(ids=[image] * count * found.squares, squares=[n * count for n in range(found.squares)])
+    if settings.marks != "idefics3":
+        return _between_marks(found.squares, [image] * count, marks[FAKE], neighbour=neighbour)
     ids: list[int] = []
     squares: list[int] = []
 
@@ -64,3 +80,11 @@ def picture_tokens(
         ids.extend(line_ends[row == found.rows])
     square(GLOBAL)
     return PictureTokens(ids=[*ids, marks[FAKE]], squares=squares)
+
+
+def _between_marks(num_squares: int, square: list[int], mark: int, *, neighbour: bool) -> PictureTokens:
+    before = [] if neighbour else [mark]
+    step = len(square) + 1
+    return PictureTokens(
+        ids=before + [*square, mark] * num_squares, squares=[len(before) + n * step for n in range(num_squares)]
+    )

@@ -1,6 +1,7 @@
 """Encoded pictures to what a vision tower eats: float32 [k, 3, S, S], k squares of side S, normalised.
 
 Flow in: the bytes of a file as found on the web. Flow out: arrays, or RecordError where a picture does not decode.
+A native picture stands at the top left of its square; what it does not fill is NaN, so that nothing reads it unawares.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from PIL import Image
 
 from carnac.core.errors import RecordError
 from carnac.sequence.settings import PictureSettings
-from carnac.sequence.tiles import Size, tiling
+from carnac.sequence.tiles import Size, Tiling, native_size, square_boxes, tiling, whole_patches
 
 Pixels = npt.NDArray[np.float32]
 
@@ -45,15 +46,25 @@ FILTERS = {
 }
 
 
-def image_tokens(width: int, height: int, settings: PictureSettings, line_ends: tuple[int, int] = (1, 1)) -> int:
+def image_tokens(
+    width: int,
+    height: int,
+    settings: PictureSettings,
+    line_ends: tuple[int, int] = (1, 1),
+    *,
+    neighbour: bool = False,
+) -> int:
     """Return how many positions a picture of `width` x `height` pixels fills in a sequence; the one place that counts.
 
     Marks are included. `line_ends` are the tokens of one and of two line ends, which Idefics3's marks put after a row
-    of tiles and after the last (`LoadedTokenizer.line_ends`); most tokenizers have one token for each.
+    of tiles and after the last (`LoadedTokenizer.line_ends`); most tokenizers have one token for each. A `neighbour`
+    stands right behind another picture: the marks of Idefics and Idefics2 are one fewer then.
     """
     found = tiling((width, height), settings)
     if settings.marks == "none":
         return found.squares * settings.square_tokens
+    if settings.marks != "idefics3":
+        return found.squares * (settings.square_tokens + 1) + (not neighbour)
     ends = (found.rows - 1) * line_ends[0] + line_ends[1] if found.rows else 0
     return found.squares * (settings.square_tokens + 2) + ends + 1
 
@@ -77,9 +88,12 @@ def load_pixels(payload: bytes, settings: PictureSettings) -> Pixels:
     """Decode a picture: upright, transparency on white, first frame, resized, cut into squares, normalised.
 
     Returns float32 [k, 3, size_px, size_px]: the tiles row by row, the whole picture last; k as its header and
-    `sequence.tiles` say, 1 without tiles. Raises RecordError (`image_does_not_decode`, `image_too_large`).
+    `sequence.tiles` say, 1 without tiles. A native picture is whole patches at the top left of each, NaN beyond.
+    Raises RecordError (`image_does_not_decode`, `image_too_large`).
     """
     try:
+        if settings.aspect == "native" or settings.quartered:
+            return _squares_by_themselves(payload, settings)
         squares = _squares(payload, settings)
     except RecordError:
         raise
@@ -116,6 +130,7 @@ def _squares(payload: bytes, settings: PictureSettings) -> npt.NDArray[np.uint8]
     """Return uint8 [k, S, S, 3]."""
     side = settings.size_px
     plan = tiling(picture_size(payload) if settings.max_tiles > 1 else None, settings)
+    assert plan.fitted is not None
     if not plan.rows:
         # Straight to the square, in steps where the picture is far larger.
         return np.asarray(_upright(payload, plan.fitted, settings, REDUCING_GAP))[None]
@@ -129,10 +144,7 @@ def _squares(payload: bytes, settings: PictureSettings) -> npt.NDArray[np.uint8]
 def _upright(payload: bytes, size: Size, settings: PictureSettings, reducing_gap: float | None) -> Image.Image:
     """Decode a picture and return it upright, as RGB of `size` (width, height)."""
     with Image.open(io.BytesIO(payload), formats=FORMATS) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise RecordError(
-                "image_too_large", f"{image.width} x {image.height} pixels, wanted at most {MAX_PIXELS:,} in all"
-            )
+        _check_size(image)
         # Nothing is turned before load: the longer side is asked of the longer side.
         short, long = sorted(DRAFT_FACTOR * length for length in size)
         image.draft(None, (long, short) if image.width >= image.height else (short, long))
@@ -143,6 +155,48 @@ def _upright(payload: bytes, size: Size, settings: PictureSettings, reducing_gap
         lying = size[::-1] if turn in SIDEWAYS else size
         resized = opaque(image).resize(lying, FILTERS[settings.resample], reducing_gap=reducing_gap)
         return resized if turn is None else resized.transpose(turn)
+
+
+def _squares_by_themselves(payload: bytes, settings: PictureSettings) -> Pixels:
+    """Return float32 [k, 3, S, S] of a picture whose squares are each resized by itself: native ones, and quarters."""
+    plan, side = tiling(None, settings), settings.size_px
+    picture, size = _decoded(payload, plan, settings)
+    found = np.full((plan.squares, 3, side, side), np.nan, dtype=np.float32)
+    for number, (part, box) in enumerate(zip(square_boxes(size, plan), square_boxes(picture.size, plan), strict=True)):
+        fitted = _fitted((part[2] - part[0], part[3] - part[1]), settings)
+        width, height = whole_patches(fitted, settings)
+        resized = picture.crop(box).resize(fitted, FILTERS[settings.resample])
+        found[number, :, :height, :width] = _normalise_bytes(np.asarray(resized)[None, :height, :width], settings)[0]
+    return found
+
+
+def _decoded(payload: bytes, plan: Tiling, settings: PictureSettings) -> tuple[Image.Image, Size]:
+    """Return a picture upright as RGB, and its true (width, height): a JPEG may be decoded smaller."""
+    with Image.open(io.BytesIO(payload), formats=FORMATS) as image:
+        _check_size(image)
+        size = image.size
+        # The sizes of the parts grow with the picture's, so that the first quarter stands for all.
+        left, top, right, bottom = square_boxes(size, plan)[0]
+        parts = 2 if plan.rows else 1
+        fitted = _fitted((right - left, bottom - top), settings)
+        image.draft(None, (DRAFT_FACTOR * parts * fitted[0], DRAFT_FACTOR * parts * fitted[1]))
+        image.load()
+        turn = TURNS.get(orientation_of(image.getexif))  # after load, as in `_upright`
+        upright = opaque(image)
+        if turn is None:
+            return upright, size
+        return upright.transpose(turn), size[::-1] if turn in SIDEWAYS else size
+
+
+def _fitted(size: Size, settings: PictureSettings) -> Size:
+    return native_size(size, settings) if settings.aspect == "native" else (settings.size_px, settings.size_px)
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise RecordError(
+            "image_too_large", f"{image.width} x {image.height} pixels, wanted at most {MAX_PIXELS:,} in all"
+        )
 
 
 def orientation_of(read_exif: Callable[[], Image.Exif]) -> int:

@@ -23,7 +23,8 @@ class Layout:
 
     ids          int64 [L]
     labels       int64 [L]   the next id where that is text or the end, else `IGNORED`
-    slots        (start, length) of each picture's positions, in order, marks included: what a window must not split
+    slots        (start, length) of each picture's positions, in order, marks included: what a window must not split. A
+                 mark that two pictures share is the earlier one's
     tiles        for each picture, where the image tokens of its squares begin
     tile_tokens  image tokens of one square
     turn_ends    for each answer of a conversation, the position behind it: the conversation may end there. In order;
@@ -65,13 +66,21 @@ class Positions:
         self._learnt += [learnt] * len(ids) if isinstance(learnt, bool) else learnt
 
     def add_picture(self, payload: bytes) -> None:
-        """Add the tokens of a picture. Without tiles no header need be read."""
+        """Add the tokens of a picture. A header is read only where the number of tiles depends on the size."""
         pictures, tokenizer = self._pictures, self.tokenizer
-        size = picture_size(payload) if pictures.max_tiles > 1 else None
-        found = picture_tokens(tiling(size, pictures), pictures, tokenizer.image, tokenizer.marks, tokenizer.line_ends)
+        size = picture_size(payload) if pictures.max_tiles > 1 and not pictures.quartered else None
+        neighbour = bool(self._slots) and sum(self._slots[-1]) == len(self)
+        found = picture_tokens(
+            tiling(size, pictures),
+            pictures,
+            tokenizer.image,
+            tokenizer.marks,
+            tokenizer.line_ends,
+            neighbour=neighbour,
+        )
         if size is not None:
             one, two = tokenizer.line_ends
-            assert len(found.ids) == image_tokens(*size, pictures, (len(one), len(two)))
+            assert len(found.ids) == image_tokens(*size, pictures, (len(one), len(two)), neighbour=neighbour)
         self._slots.append((len(self), len(found.ids)))
         self._tiles.append(tuple(len(self) + start for start in found.squares))
         self.add(found.ids, learnt=False)

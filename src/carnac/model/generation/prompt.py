@@ -23,7 +23,7 @@ class Prompt:
 
     ids     int64 [T]             the places of pictures hold any id: it is not read
     places  int64 [N]             the first position of each square; it fills P positions from there
-    pixels  float32 [N, 3, S, S]  normalised for the vision tower, in the order of `places`
+    pixels  float32 [N, 3, S, S]  normalised for the vision tower, in the order of `places`; NaN beyond a native picture
     """
 
     ids: npt.NDArray[np.int64]
@@ -50,7 +50,7 @@ class Prompt:
         return (
             np.array_equal(self.ids[: len(other)], other.ids)
             and np.array_equal(self.places[:count], other.places)
-            and np.array_equal(self.pixels[:count], other.pixels)
+            and _equal(self.pixels[:count], other.pixels)
             and bool((self.places[count:] >= len(other)).all())
         )
 
@@ -87,7 +87,7 @@ def shared_beginning(prompts: Sequence[Prompt], tokens_per_image: int) -> int:
         length = int(differs.argmax()) if differs.any() else length
         for number, place in enumerate(first.places[first.places < length].tolist()):
             same = number < len(prompt.places) and prompt.places[number] == place
-            if not (same and np.array_equal(first.pixels[number], prompt.pixels[number])):
+            if not (same and _equal(first.pixels[number], prompt.pixels[number])):
                 length = place
                 break
         # A picture of the other prompt alone may begin where this one has the same ids.
@@ -95,3 +95,8 @@ def shared_beginning(prompts: Sequence[Prompt], tokens_per_image: int) -> int:
         length = min(length, int(others.min())) if len(others) else length
     cut = first.places[(first.places < length) & (first.places + tokens_per_image > length)]
     return int(cut[0]) if len(cut) else length
+
+
+def _equal(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> bool:
+    """Return whether pictures are equal: where both are NaN, both end."""
+    return np.array_equal(one, other, equal_nan=True)
