@@ -59,6 +59,38 @@ def test_each_mistake_is_one_sentence_with_its_place(
     assert re.search(words, sentence)
 
 
+CROSSING = {"family": "cross_attention", "connector": {"type": "resampler", "heads": 2, "head_size": 8}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "tiles", "place", "words"),
+    [
+        (replace(connector=CROSSING["connector"]), 1, ("connector", "type"), "which only cross-attention can read"),
+        (replace(**CROSSING), 2, ("cross_attention", "attend"), r"attend = previous a token reads one .*max_tiles = 2"),
+        (replace(**CROSSING, cross_attention={"attend": "next"}), 3, ("cross_attention", "attend"), "attend = next"),
+        (
+            replace(**CROSSING, cross_attention={"attend": "earlier", "p_next": 0.5}),
+            2,
+            ("cross_attention", "p_next"),
+            "p_next = 0.5 a token reads one",
+        ),
+        (replace(**CROSSING, cross_attention={"heads": 5}), 1, ("cross_attention", "heads"), "5 does not divide .* 48"),
+    ],
+)
+def test_what_does_not_fit_the_family_is_one_sentence(
+    settings: ModelSettings, tiles: int, place: tuple[str, ...], words: str
+) -> None:
+    ((found, sentence),) = check_model(settings, 32, max_tiles=tiles)
+    assert found == place
+    assert re.search(words, sentence)
+
+
+def test_sound_settings_of_the_cross_attention_family_have_no_mistakes() -> None:
+    assert check_model(replace(**CROSSING), 32) == []
+    assert check_model(replace(**CROSSING, cross_attention={"attend": "earlier"}), 32, max_tiles=4) == []
+    assert check_model(replace(family="cross_attention"), 32) == []
+
+
 def test_a_class_token_makes_no_square() -> None:
     settings = replace(
         vision={"type": "clip_vision_model", "class_token": True, "config": {"patch_size": 16}}, connector=SHUFFLE

@@ -325,7 +325,8 @@ def test_a_grid_that_pixel_shuffle_cannot_cut_is_refused(tmp_path: Path) -> None
 
 
 def test_folders_without_a_model_are_refused_with_what_is_wanted(finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no model here .* Wanted the output folder of a finished train recipe"):
+    words = r"no model here .* Wanted the output folder of a finished train recipe.* exported to idefics, .* or llava"
+    with pytest.raises(InputError, match=words):
         start(tmp_path / "nowhere")
     (tmp_path / "checkpoints" / "step-00000300").mkdir(parents=True)
     with pytest.raises(InputError, match=r"Its newest checkpoint is .*checkpoints/step-00000300\."):
@@ -334,7 +335,9 @@ def test_folders_without_a_model_are_refused_with_what_is_wanted(finished: Path,
     with pytest.raises(InputError, match=r"config\.json: not JSON"):
         start(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(InputError, match="a model of type 'llama'; wanted one of idefics3, llava, smolvlm"):
+    with pytest.raises(
+        InputError, match="a model of type 'llama'; wanted one of idefics, idefics2, idefics3, llava, smolvlm"
+    ):
         start(tmp_path)
     (tmp_path / "config.json").write_bytes((finished / "config.json").read_bytes())
     with pytest.raises(InputError, match=r"model\.safetensors: missing"):

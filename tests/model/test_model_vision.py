@@ -63,7 +63,7 @@ def test_the_class_token_is_kept_before_the_patches(kind: str) -> None:
     settings = settings_of(kind, class_token=True)
     tower = build_vision(settings, 32).eval()
     with torch.no_grad():
-        found, wanted = features(tower, pixels(), settings), tower(pixel_values=pixels()).last_hidden_state
+        found, wanted = features(tower, pixels(), settings)[0], tower(pixel_values=pixels()).last_hidden_state
     assert found.shape == (2, 17, 32)
     assert torch.equal(found[:, 0], wanted[:, 0])
     assert torch.equal(found[:, 1:], wanted[:, OTHERS[kind] :])
@@ -80,7 +80,7 @@ def test_a_folder_gives_the_trained_tower(tmp_path: Path, kind: str) -> None:
     tower = build_vision(settings, 32)
     inputs = cut(pixels()) if kind == "siglip2" else {"pixel_values": pixels()}
     with torch.no_grad():
-        found, wanted = features(tower, pixels(), settings), theirs(**inputs).last_hidden_state
+        found, wanted = features(tower, pixels(), settings)[0], theirs(**inputs).last_hidden_state
     assert torch.equal(found, wanted[:, wanted.shape[1] - 16 :])
 
 
@@ -95,7 +95,7 @@ def test_another_size_interpolates_positions_as_the_family_would(tmp_path: Path,
     if kind in ("clip", "siglip", "vit"):
         inputs["interpolate_pos_encoding"] = True  # type: ignore[assignment] # an option, not a tensor
     with torch.no_grad():
-        found, wanted = features(tower, pixels(size_px), settings), theirs(**inputs).last_hidden_state
+        found, wanted = features(tower, pixels(size_px), settings)[0], theirs(**inputs).last_hidden_state
     wanted = wanted[:, wanted.shape[1] - (size_px // 8) ** 2 :]
     assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()
 

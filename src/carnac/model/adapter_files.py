@@ -65,6 +65,7 @@ def save_adapters(model: MultimodalModel, folder: Path) -> None:
         "settings": model.settings.model_dump(mode="json"),
         "vocabulary": asdict(vocabulary),
         "image_size_px": model.image_size_px,
+        "native_aspect": model.native_aspect,
         "left_out": {part: _digest(tensors, names) for part, names in left_out.items()},
         # Training in bfloat16 rounds what is frozen; the backbone's own folder may hold more digits.
         "rounded": [part for part, names in left_out.items() if _is_rounded(tensors[name] for name in names)],
@@ -81,7 +82,8 @@ def load_adapters(folder: Path, backbones: Mapping[Backbone, Path] | None = None
     try:
         settings = ModelSettings.model_validate_json(json.dumps(_moved(content["settings"], backbones or {})))
         fields = {**content["vocabulary"], "added_ids": tuple(content["vocabulary"]["added_ids"])}
-        model = build_model(settings, Vocabulary(**fields), int(content["image_size_px"]), seed=0)
+        native, size_px = bool(content.get("native_aspect", False)), int(content["image_size_px"])
+        model = build_model(settings, Vocabulary(**fields), size_px, seed=0, native_aspect=native)
         digests, rounded = dict(content["left_out"]), set(content.get("rounded", ()))
     except (KeyError, ValueError, TypeError) as error:
         detail = " ".join(str(error).split())
@@ -144,7 +146,7 @@ def _check_built(model: MultimodalModel, vocabulary: Vocabulary) -> None:
         if getattr(settings, part).type is None:
             continue
         if part == "vision":
-            config = vision_config(settings.vision, model.image_size_px)
+            config = vision_config(settings.vision, model.image_size_px, native_aspect=model.native_aspect)
         else:
             config = language_config(settings.language, vocabulary)
         if stored_fields(config) != stored_fields(getattr(model, part).config):

@@ -30,7 +30,7 @@ def build_model(
         torch.manual_seed(seed_of(seed, "model") % 2**63)
         language = build_language(settings.language, vocabulary)
         vision = build_vision(settings.vision, image_size_px, native_aspect=native_aspect)
-        model = join(settings, vision, language)
+        model = join(settings.over(language.config), vision, language)
         freeze(model, settings.trained)
         add_adapters(model)
     return model
@@ -47,7 +47,7 @@ def build_skeleton(
         language = language_from_config(language_config(settings.language, vocabulary))
         add_tokens(language, vocabulary.added_ids)
         vision = vision_from_config(vision_config(settings.vision, image_size_px, native_aspect=native_aspect))
-        model = join(settings, vision, language)
+        model = join(settings.over(language.config), vision, language)
         freeze(model, settings.trained)
         add_adapters(model)
     return model

@@ -16,21 +16,67 @@ from carnac.model.settings import (
     ResamplerSettings,
     VisionSettings,
 )
-from carnac.model.towers import WITHOUT_CLASS_TOKEN, Mistake, check_towers, known_config, patch_px
+from carnac.model.towers import WITHOUT_CLASS_TOKEN, Mistake, check_towers, known_config, patch_px, refuse_native
 
 
-def check_model(settings: ModelSettings, image_size_px: int | None = None) -> list[Mistake]:
+def check_model(
+    settings: ModelSettings, image_size_px: int | None = None, *, native_aspect: bool = False, max_tiles: int = 1
+) -> list[Mistake]:
     """Return every mistake of a model's settings as (place in the settings, sentence).
 
-    `image_size_px` is the side of the squares that the vision tower is shown.
+    `image_size_px` is the side of the squares that the vision tower is shown; with `native_aspect` pictures of any
+    shape stand in them. A picture is more than one square where `max_tiles` is more than 1.
     """
     mistakes = check_towers(settings, image_size_px)
+    if native_aspect:
+        mistakes += _check_native(settings)
+    mistakes += _check_family(settings, max_tiles)
     # Two sentences about one mistake are one too many.
     if not any(place[0] == "vision" for place, _ in mistakes):
         mistakes += _check_features(settings.vision)
     if not any(place[0] == "vision" for place, _ in mistakes):
         mistakes += _check_connector(settings, image_size_px)
     return mistakes + check_trained(settings)
+
+
+def _check_native(settings: ModelSettings) -> Iterator[Mistake]:
+    """Yield why a model cannot be shown pictures of any shape."""
+    kind = getattr(known_config("vision", settings.vision), "model_type", None)
+    sentence = None if kind is None else refuse_native(kind)
+    if sentence:
+        origin = next(name for name in ("type", "folder", "hub") if getattr(settings.vision, name) is not None)
+        yield ("vision", origin), f"{sentence}."
+    if not isinstance(settings.connector, PerceiverSettings | ResamplerSettings):
+        sentence = (
+            f"{settings.connector.type} joins the patches of a whole square, and with pictures.aspect = native those "
+            "beyond a picture are none; wanted perceiver or resampler, whose latents read the picture alone."
+        )
+        yield ("connector", "type"), sentence
+
+
+def _check_family(settings: ModelSettings, max_tiles: int) -> Iterator[Mistake]:
+    """Yield what does not fit between the family and the other tables."""
+    if settings.family != "cross_attention":
+        if isinstance(settings.connector, ResamplerSettings):
+            sentence = (
+                "a resampler keeps the width of the tower, which only cross-attention can read; wanted perceiver, or "
+                'family = "cross_attention".'
+            )
+            yield ("connector", "type"), sentence
+        return
+    blocks = settings.blocks
+    if max_tiles > 1 and (blocks.attend != "earlier" or blocks.p_next):
+        field = "attend" if blocks.attend != "earlier" else "p_next"
+        sentence = (
+            f"each of a picture's squares counts as an image, and with {field} = {getattr(blocks, field)} a token "
+            f'reads one of them only (pictures.max_tiles = {max_tiles}); wanted attend = "earlier", or max_tiles = 1.'
+        )
+        yield ("cross_attention", field), sentence
+    language = known_config("language", settings.language)
+    width, heads = (getattr(language, name, None) for name in ("hidden_size", "num_attention_heads"))
+    heads = blocks.heads or heads
+    if isinstance(width, int) and isinstance(heads, int) and width % heads:
+        yield ("cross_attention", "heads"), f"{heads} does not divide the language model's width, {width}."
 
 
 def num_features_of(vision: VisionSettings, image_size_px: int, *, ask_hub: bool = False) -> int | None:

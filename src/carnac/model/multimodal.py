@@ -20,7 +20,8 @@ from carnac.model.connectors import build_connector
 from carnac.model.packed_attention import use_packed_attention
 from carnac.model.settings import PARTS, ModelSettings, Part
 from carnac.model.tensors import BatchTensors, to_tensors
-from carnac.model.vision import features, num_features, square_px
+from carnac.model.towers import NATIVE
+from carnac.model.vision import blank_square, features, num_features, square_px
 
 
 class MultimodalModel(nn.Module):
@@ -44,6 +45,11 @@ class MultimodalModel(nn.Module):
     def image_size_px(self) -> int:
         """S, the side of the squares that the tower takes."""
         return square_px(self.vision.config)
+
+    @property
+    def native_aspect(self) -> bool:
+        """Whether pictures of any shape stand in those squares, NaN beyond them."""
+        return bool(self.vision.config.model_type == NATIVE)
 
     @property
     def device(self) -> torch.device:
@@ -89,7 +95,7 @@ class MultimodalModel(nn.Module):
         skips the tower hangs the others. The caller lets it count for nothing.
         """
         if not len(pixels):
-            pixels = pixels.new_zeros((1, 3, self.image_size_px, self.image_size_px))
+            pixels = blank_square(self.vision.config).to(pixels)
         patches, mask = features(self.vision, pixels, self.settings.vision)
         seen: torch.Tensor = self.connector(patches) if mask is None else self.connector(patches, mask)
         return seen

@@ -7,11 +7,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from carnac.core.errors import InputError
 from carnac.recipe.settings import Settings
 
 ConfigValue = int | float | bool | str
 Part = Literal["vision", "connector", "language", "added_tokens"]
 PARTS: tuple[Part, ...] = ("vision", "connector", "language", "added_tokens")
+NORM_EPSILON = 1e-6  # of the perceiver's norms, as in transformers' Idefics2
 
 
 class TowerSettings(Settings):
@@ -70,11 +72,31 @@ class PerceiverSettings(Settings):
     hidden_size: int | None = Field(
         default=None, gt=0, description="width of the gated MLP's hidden layer; left out, the language model's"
     )
+    hidden_like_language: bool = Field(
+        default=False,
+        exclude_if=lambda value: not value,  # as of norm_epsilon
+        description="whether that layer is as wide as those inside the language model's own MLPs (Idefics2); then "
+        "hidden_size is left out",
+    )
     latents: int = Field(default=64, ge=1, description="image tokens of each picture or tile")
     depth: int = Field(default=3, ge=1, description="layers of the resampler")
     heads: int = Field(default=16, ge=1, description="attention heads")
     head_size: int = Field(default=96, ge=1, description="width of a head")
     kv_heads: int = Field(default=4, ge=1, description="heads of keys and values; divides `heads`")
+    norm_epsilon: float = Field(
+        default=NORM_EPSILON,
+        gt=0.0,
+        exclude_if=lambda value: value == NORM_EPSILON,  # so that stored digests stay what they were before it
+        description="what the RMS norms add to the mean square (Idefics2-8b: 1e-5)",
+    )
+
+    @model_validator(mode="after")
+    def _one_width(self) -> Self:
+        if self.hidden_like_language and self.hidden_size is not None:
+            raise ValueError(
+                f"hidden_size = {self.hidden_size} and hidden_like_language exclude one another; leave one out."
+            )
+        return self
 
 
 class PixelShuffleSettings(Settings):
@@ -181,6 +203,24 @@ class ModelSettings(Settings):
         if self.cross_attention is not None and self.family != "cross_attention":
             raise ValueError('[model.cross_attention] is of family = "cross_attention"; set that, or leave it out.')
         return self
+
+    def over(self, language: object) -> Self:
+        """Return these settings with the width that the connector takes from a language model's configuration.
+
+        Raises InputError where the configuration names none.
+        """
+        connector = self.connector
+        if not isinstance(connector, PerceiverSettings) or not connector.hidden_like_language:
+            return self
+        inside = getattr(language, "intermediate_size", None)
+        if not isinstance(inside, int):
+            kind = getattr(language, "model_type", "model")
+            raise InputError(
+                f"model.connector.hidden_like_language: this {kind} does not say how wide its MLPs are inside; set "
+                "hidden_size instead."
+            )
+        widened = connector.model_copy(update={"hidden_size": inside, "hidden_like_language": False})
+        return self.model_copy(update={"connector": widened})
 
     @property
     def blocks(self) -> CrossAttentionSettings:

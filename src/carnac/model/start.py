@@ -1,7 +1,8 @@
 """A model that is there already -> the one that a run goes on from: other parts trained, new adapters, larger squares.
 
-In: a folder of ours (a finished model, a checkpoint, adapters) or one exported to Idefics3 or LLaVA. Its weights stay
-as they are, to the bit, but for what is asked: adapters merged, position tables interpolated, rows for new tokens.
+In: a folder of ours (a finished model, a checkpoint, adapters) or one exported to a format of `model.formats`. Its
+weights stay as they are, to the bit, but for what is asked: adapters merged, position tables interpolated, rows for new
+tokens.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,7 +26,7 @@ from carnac.model.connectors import build_connector
 from carnac.model.language import Vocabulary, name_special_ids, prove_packing
 from carnac.model.multimodal import MultimodalModel, freeze
 from carnac.model.settings import PARTS, AdapterSettings, Part
-from carnac.model.towers import side_of
+from carnac.model.towers import NATIVE, of_aspect, side_of
 from carnac.model.vision import at_size, num_features
 from carnac.model.weights import CONFIG_FILE, FORMAT, WEIGHTS_FILE, load_model
 
@@ -95,7 +97,7 @@ def _load(folder: Path) -> MultimodalModel:
     except OSError as error:
         raise InputError(
             f"{folder}: no model here ({CONFIG_FILE}: {error.strerror}). Wanted the output folder of a finished train "
-            f"recipe, one of its checkpoints, or an exported Idefics3 or LLaVA folder.{_hint(folder)}"
+            f"recipe, one of its checkpoints, or a folder exported to {_formats()}.{_hint(folder)}"
         ) from error
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error})") from error
@@ -122,6 +124,12 @@ def _check_digests(folder: Path) -> None:
                 f"{folder / name}: damaged: its sha256 is not the one written in {STATE_FILE}; start from another "
                 "checkpoint"
             )
+
+
+def _formats() -> str:
+    from carnac.model.formats import NAMES
+
+    return f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
 
 
 def _hint(folder: Path) -> str:
@@ -157,12 +165,18 @@ def _disown(model: MultimodalModel, parts: Collection[str]) -> None:
     changed: dict[str, object] = {
         part: type(getattr(model.settings, part)).model_validate(
             getattr(model.settings, part).model_dump(exclude={"folder", "hub", "type"})
-            | {"type": getattr(model, part).config.model_type}
+            | {"type": _type_of(getattr(model, part).config)}
         )
         for part in BACKBONES
         if part in parts and getattr(model.settings, part).type is None
     }
     model.settings = model.settings.model_copy(update=changed)
+
+
+def _type_of(config: Any) -> str:
+    """Return the type by which settings call a backbone; pictures say whether they have any shape, not the tower."""
+    kind: str = of_aspect(config, native_aspect=False).model_type if config.model_type == NATIVE else config.model_type
+    return kind
 
 
 def _resize(model: MultimodalModel, image_size_px: int) -> None:

@@ -36,8 +36,16 @@ FILLED = {
 
 # SigLIP 2 of the kind that takes any aspect ratio: it eats patches already cut, and counts them instead of pixels.
 CUT_BEFORE = "siglip2_vision_model"
+# SigLIP's architecture, fields and tensor names in a class that takes a mask of patches: pictures of any shape.
+NATIVE = "idefics2_vision"
+# The same under other names: towers that can be shown pictures of any shape.
+SIGLIP_TYPES = ("siglip_vision_model", "idefics3_vision", "smolvlm_vision")
+NATIVE_FIELDS = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_channels", "image_size",
+    "patch_size", "hidden_act", "layer_norm_eps", "attention_dropout",
+)  # fmt: skip
 # Towers whose first feature is a patch already.
-WITHOUT_CLASS_TOKEN = ("siglip", "ijepa", "aimv2")
+WITHOUT_CLASS_TOKEN = ("siglip", "ijepa", "aimv2", "idefics2", "idefics3", "smolvlm")
 
 # Only these keep packed pieces apart (to 1e-6 of separate runs); convolutions and recurrences see the neighbour.
 PACKABLE_LAYERS = frozenset({"full_attention", "sliding_attention"})
@@ -75,7 +83,38 @@ def trained_config(part: Part, tower: TowerSettings) -> Any:
 
 
 def vision_config(settings: VisionSettings, image_size_px: int, *, native_aspect: bool = False) -> Any:
-    """Return the configuration of the tower for squares of `image_size_px`; raise InputError with every mistake."""
+    """Return the configuration of the tower for squares of `image_size_px`; raise InputError with every mistake.
+
+    With `native_aspect`: for pictures of any shape within those squares.
+    """
+    config = _square_config(settings, image_size_px)
+    return of_aspect(config, native_aspect=True) if native_aspect else config
+
+
+def of_aspect(config: Any, *, native_aspect: bool) -> Any:
+    """Return the configuration of the same tower for pictures of any shape, or for squares alone.
+
+    Raises InputError for a tower that is not of SigLIP's kind and is to take pictures of any shape.
+    """
+    if (config.model_type == NATIVE) == native_aspect:
+        return config
+    if native_aspect and config.model_type not in SIGLIP_TYPES:
+        raise InputError(f"model.vision: {refuse_native(config.model_type)}")
+    kind, without_head = (NATIVE, {}) if native_aspect else (SIGLIP_TYPES[0], {"vision_use_head": False})
+    return make_config(kind, {**{name: getattr(config, name) for name in NATIVE_FIELDS}, **without_head})
+
+
+def refuse_native(kind: str) -> str | None:
+    """Say why a tower of this type cannot be shown pictures of any shape, or None where it can."""
+    if kind in (*SIGLIP_TYPES, NATIVE):
+        return None
+    return (
+        f"pictures of any shape (pictures.aspect = native) need a tower of SigLIP's kind ({SIGLIP_TYPES[0]}), whose "
+        f"weights Idefics2's class takes with a mask of patches; {kind} has no such class. Set pictures.aspect = square"
+    )
+
+
+def _square_config(settings: VisionSettings, image_size_px: int) -> Any:
     if settings.type is None:
         return sized(trained_config("vision", settings), image_size_px)
     filled: dict[str, Any] = {"image_size": image_size_px, "num_channels": 3}
@@ -205,7 +244,8 @@ def _read_config(part: Part, tower: TowerSettings) -> tuple[Any, list[Mistake]]:
         if getattr(config, "vision_use_head", False):
             config.vision_use_head = False
     kind = config.model_type
-    refusal = _refuse_type(part, kind) if kind in _known_types(part) else f"transformers has no {part} model {kind!r}"
+    known = kind in _known_types(part) or kind == NATIVE
+    refusal = _refuse_type(part, kind) if known else f"transformers has no {part} model {kind!r}"
     return config, [((origin,), sentence) for sentence in (refusal or _refuse_layers(part, config),) if sentence]
 
 
@@ -229,7 +269,7 @@ def _check_tower(part: Part, tower: TowerSettings, filled: dict[str, Any]) -> It
         yield from _check_trained(part, tower, filled)
         return
     types = _known_types(part)
-    if tower.type not in types:
+    if tower.type not in types and tower.type != NATIVE:
         yield ("type",), f"transformers has no {part} model of type {tower.type!r}{closest(tower.type, types)}"
         return
     refusal = _refuse_type(part, tower.type)
@@ -251,6 +291,12 @@ def _known_types(part: Part) -> Collection[str]:
 
 
 def _refuse_type(part: Part, model_type: str) -> str | None:
+    if model_type == NATIVE:
+        return (
+            f"{model_type} is the tower inside a whole Idefics2, no model of its own: wanted SigLIP "
+            f"({SIGLIP_TYPES[0]}), with pictures.aspect = native for pictures of any shape, or the whole model "
+            "(init_from)"
+        )
     if part == "vision":
         missing = {"image_size", "patch_size", "hidden_size"} - own_fields(model_type)
         if missing and model_type != CUT_BEFORE:

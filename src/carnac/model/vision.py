@@ -1,6 +1,8 @@
 """Pictures -> features: any vision tower of transformers that cuts a fixed square into square patches.
 
-Legend of shapes: N squares (whole pictures or tiles), C channels, S side, P features of a square, V width of the tower.
+Towers of SigLIP's kind also take pictures of any shape: such a picture stands at the top left of its square, and beyond
+it every value is NaN. Legend of shapes: N squares (whole pictures or tiles), C channels, S side, G patches of a side,
+P features of a square, V width of the tower.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from torch import nn
 
 from carnac.core.errors import InputError
 from carnac.model.settings import VisionSettings
-from carnac.model.towers import CUT_BEFORE, side_of, sized, trained_config, vision_config
+from carnac.model.towers import CUT_BEFORE, NATIVE, of_aspect, side_of, sized, trained_config, vision_config
 from carnac.model.trained import load_trained
 
 # How families interpolate their position tables in transformers; the others: bicubic.
@@ -27,10 +29,12 @@ INTERPOLATIONS: dict[str, dict[str, Any]] = {
 def build_vision(settings: VisionSettings, image_size_px: int, *, native_aspect: bool = False) -> Any:
     """Return a vision tower, random or trained as the settings say, for squares of `image_size_px`.
 
-    Raises InputError where it cannot be built or does not give the features that the settings name.
+    With `native_aspect`: for pictures of any shape within those squares. Raises InputError where it cannot be built or
+    does not give the features that the settings name.
     """
     if settings.type is None:
-        tower = at_size(load_trained("vision", settings, trained_config("vision", settings)), image_size_px)
+        tower = load_trained("vision", settings, trained_config("vision", settings))
+        tower = at_size(tower, image_size_px, native_aspect=native_aspect)
     else:
         tower = vision_from_config(vision_config(settings, image_size_px, native_aspect=native_aspect))
     prove_features(tower, settings)
@@ -42,7 +46,12 @@ def vision_from_config(config: Any) -> Any:
     from transformers import AutoModel
 
     try:
-        return AutoModel.from_config(config)  # type: ignore[no-untyped-call] # transformers is untyped
+        if config.model_type == NATIVE:  # the Auto classes do not know a class that is only part of a model
+            from transformers.models.idefics2 import modeling_idefics2
+
+            native: Any = modeling_idefics2.Idefics2VisionTransformer  # transformers is untyped
+            return native(config)
+        return AutoModel.from_config(config)  # type: ignore[no-untyped-call]
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(f"model.vision: transformers cannot build this {config.model_type}: {error}") from error
 
@@ -70,11 +79,38 @@ def num_features(config: Any, settings: VisionSettings) -> int:
 def features(tower: Any, pixels: torch.Tensor, settings: VisionSettings) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Map pixels [N, C, S, S] to features [N, P, V] of the layer that `settings` name, and which of them are picture.
 
-    Register tokens are left out. The mask, bool [N, P], is None where all are: in squares.
+    Register tokens are left out. The mask, bool [N, P], is None where all are: in squares. Of pictures of any shape P
+    is the smallest rectangle of patches that holds each of them; what the tower makes of patches beyond a picture is
+    without meaning.
     """
+    if tower.config.model_type == NATIVE:
+        pixels, mask = cut_pictures(pixels, tower.config.patch_size)
+        return _all_features(tower, pixels, settings.feature_layer, patch_attention_mask=mask), mask.flatten(1)
     found = _all_features(tower, pixels, settings.feature_layer)
     patches = found[:, -num_patches(tower.config) :]
     return (torch.cat([found[:, :1], patches], dim=1) if settings.class_token else patches), None
+
+
+def cut_pictures(pixels: torch.Tensor, patch_px: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cut squares [N, C, S, S] to the rectangle that holds all pictures; return it and the mask of their patches.
+
+    The rectangle [N, C, H, W] has zeros beyond a picture instead of NaN; the mask is bool [N, H / patch, W / patch].
+    """
+    mask = pixels[:, 0, ::patch_px, ::patch_px].isfinite()
+    rows, columns = int(mask.any(2).sum(1).max()), int(mask.any(1).sum(1).max())
+    held = pixels[:, :, : rows * patch_px, : columns * patch_px]
+    return torch.where(held.isnan(), 0.0, held), mask[:, :rows, :columns].contiguous()
+
+
+def blank_square(config: Any) -> torch.Tensor:
+    """Return pixels [1, 3, S, S] that are cheap to run, for a batch without pictures: a native one is one patch."""
+    side = square_px(config)
+    if config.model_type != NATIVE:
+        return torch.zeros(1, 3, side, side)
+    # A whole square of Idefics2's 980 px would be 4,900 patches.
+    blank = torch.full((1, 3, side, side), math.nan)
+    blank[..., : config.patch_size, : config.patch_size] = 0.0
+    return blank
 
 
 def prove_features(tower: Any, settings: VisionSettings) -> None:
@@ -107,18 +143,30 @@ def prove_features(tower: Any, settings: VisionSettings) -> None:
         raise InputError(f"model.vision.class_token: {config.model_type} has no class token; leave it false")
 
 
-def at_size(tower: Any, image_size_px: int, prepare: Callable[[Any], object] = lambda _: None) -> Any:
+def at_size(
+    tower: Any,
+    image_size_px: int,
+    prepare: Callable[[Any], object] = lambda _: None,
+    *,
+    native_aspect: bool | None = None,
+) -> Any:
     """Return `tower` for squares of another size: itself, or one with position tables interpolated, once and for all.
 
     The tables become what the family's own forward pass would make of them. `prepare` gives a new tower what `tower`
-    has beside its family's own modules (adapters). Raises InputError for a tower whose tables are not grids.
+    has beside its family's own modules (adapters). `native_aspect` says whether it is to take pictures of any shape,
+    None: as it does. Raises InputError for a tower whose tables are not grids, or that cannot take such pictures.
     """
-    if square_px(tower.config) == image_size_px:
+    native = tower.config.model_type == NATIVE
+    config = of_aspect(tower.config, native_aspect=native if native_aspect is None else native_aspect)
+    if square_px(config) == image_size_px and config is tower.config:
         return tower
-    resized = vision_from_config(sized(tower.config, image_size_px))
+    resized = vision_from_config(sized(config, image_size_px))
     prepare(resized)
     grids = (num_patches(tower.config), num_patches(resized.config))
-    tensors = tower.state_dict()
+    # A head that pools is read by nothing here, and only the towers of squares may have one.
+    tensors = {
+        name: tensor for name, tensor in tower.state_dict().items() if config is tower.config or "head." not in name
+    }
     for name, wanted in resized.state_dict().items():
         if tensors[name].shape != wanted.shape:
             tensors[name] = _interpolated(tensors[name], wanted.shape, grids, resized.config.model_type)
@@ -140,8 +188,8 @@ def _interpolated(table: torch.Tensor, shape: torch.Size, grids: tuple[int, int]
     return torch.cat([table[..., :others, :], patches], dim=-2)
 
 
-def _all_features(tower: Any, pixels: torch.Tensor, layer: int) -> torch.Tensor:
-    inputs = {"pixel_values": pixels}
+def _all_features(tower: Any, pixels: torch.Tensor, layer: int, **masks: torch.Tensor) -> torch.Tensor:
+    inputs = {"pixel_values": pixels, **masks}
     if tower.config.model_type == CUT_BEFORE:
         inputs = _cut(pixels, tower.config.patch_size)
     if layer == -1:

@@ -9,8 +9,6 @@ from carnac.core.errors import InputError
 from carnac.model.connectors.resampler import reading_mask
 from carnac.model.settings import PerceiverSettings
 
-NORM_EPSILON = 1e-6  # as in transformers' Idefics2
-
 
 class GatedMlp(nn.Module):
     """A gated linear unit with SiLU (Shazeer 2020, arXiv 2002.05202): [..., A] -> [..., H] -> [..., B]."""
@@ -57,10 +55,10 @@ class PerceiverLayer(nn.Module):
 
     def __init__(self, settings: PerceiverSettings, size: int) -> None:
         super().__init__()
-        self.latent_norm = nn.RMSNorm(size, NORM_EPSILON)
-        self.patch_norm = nn.RMSNorm(size, NORM_EPSILON)
+        self.latent_norm = nn.RMSNorm(size, settings.norm_epsilon)
+        self.patch_norm = nn.RMSNorm(size, settings.norm_epsilon)
         self.attention = LatentAttention(settings, size)
-        self.mlp_norm = nn.RMSNorm(size, NORM_EPSILON)
+        self.mlp_norm = nn.RMSNorm(size, settings.norm_epsilon)
         self.mlp = GatedMlp(size, 4 * size, size)
 
     def forward(self, latents: torch.Tensor, patches: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -85,7 +83,7 @@ class PerceiverConnector(nn.Module):
         self.mlp = GatedMlp(vision_size, settings.hidden_size or language_size, language_size)
         self.latents = nn.Parameter(torch.ones(settings.latents, language_size))
         self.layers = nn.ModuleList(PerceiverLayer(settings, language_size) for _ in range(settings.depth))
-        self.norm = nn.RMSNorm(language_size, NORM_EPSILON)
+        self.norm = nn.RMSNorm(language_size, settings.norm_epsilon)
         # Equal latents would read the same and stay equal: Idefics2's ones are for a checkpoint to fill.
         nn.init.normal_(self.latents, std=0.02)
 
