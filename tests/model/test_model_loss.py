@@ -9,6 +9,7 @@ from model_builder import IMAGE_SIZE_PX, VOCABULARY, make_batch, make_model, mak
 
 from carnac.core.batch import IGNORED, Batch
 from carnac.core.errors import InputError
+from carnac.model.autoregressive import AutoregressiveModel
 from carnac.model.build import build_model
 from carnac.model.language import Vocabulary
 from carnac.model.multimodal import MultimodalModel
@@ -148,10 +149,12 @@ def test_pictures_that_do_not_fit_their_places_give_one_sentence(
     model: MultimodalModel, places: int, pixels: tuple[int, ...], words: str
 ) -> None:
     ids = torch.ones((1, 20), dtype=torch.long)
+    assert isinstance(model, AutoregressiveModel)
     with pytest.raises(InputError, match=words):
         model.embed(ids, torch.arange(4).expand(places, 4), torch.zeros(pixels))
 
 
 def test_places_of_another_length_give_one_sentence(model: MultimodalModel) -> None:
+    assert isinstance(model, AutoregressiveModel)
     with pytest.raises(InputError, match="in places of 3 tokens; this model takes 3 x 32 x 32 and 4"):
         model.embed(torch.ones((1, 20), dtype=torch.long), torch.arange(3)[None], torch.zeros(1, 3, 32, 32))

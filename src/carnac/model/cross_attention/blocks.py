@@ -142,8 +142,20 @@ class GatedCrossAttention(nn.Module):
         """Map latents [N, K, W] to keys and values [N, H, K, d]."""
         return self.attention.keys_values(memory)
 
-    def forward(self, hidden: torch.Tensor, groups: Groups, keys_values: KeysValues) -> torch.Tensor:
-        """Map hidden states [R, T, D] to [R, T, D]."""
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        groups: Groups,
+        memory: torch.Tensor | None = None,
+        keys_values: KeysValues | None = None,
+    ) -> torch.Tensor:
+        """Map hidden states [R, T, D] to [R, T, D], reading latents [N, K, W] or what was made of them before.
+
+        Latents are mapped in here, not by the caller: what shards a block's weights gathers them around this call.
+        """
+        if keys_values is None:
+            assert memory is not None, "a block reads latents, or the keys and values that it made of them"
+            keys_values = self.keys_values(memory)
         flat = hidden.flatten(0, 1)
         rows = flat.index_select(0, groups.tokens)
         rows = rows + self._gated(self.attention_gate, self.attention(self.attention_norm(rows), groups, keys_values))

@@ -56,8 +56,8 @@ def enter(block: GatedCrossAttention, number: int, hidden: torch.Tensor, read: I
     """Return hidden states [R, T, D] behind block `number`."""
 
     def run(states: torch.Tensor, memory: torch.Tensor | None) -> torch.Tensor:
-        found = block.keys_values(memory) if memory is not None else (read.keys_values or ())[number]
-        passed: torch.Tensor = block(states, read.groups, found)
+        made = None if memory is not None else (read.keys_values or ())[number]
+        passed: torch.Tensor = block(states, read.groups, memory, made)
         return passed
 
     if read.recompute and torch.is_grad_enabled():

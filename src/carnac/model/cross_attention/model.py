@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from carnac.core.batch import Batch
 from carnac.core.errors import InputError
-from carnac.core.seeds import unit_interval
 from carnac.model.connectors import output_size
 from carnac.model.cross_attention.blocks import GatedCrossAttention, Groups, Sizes, groups_of
 from carnac.model.cross_attention.insertion import KEYWORD, ImagesRead, count_blocks, decoder_layers, insert_blocks
-from carnac.model.cross_attention.reading import read_images
+from carnac.model.cross_attention.reading import next_image_of, read_images
 from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import ModelSettings
 from carnac.model.tensors import BatchTensors
@@ -48,15 +46,9 @@ class CrossAttentionModel(MultimodalModel):
     def tensors_of(self, batch: Batch) -> BatchTensors:
         """Return `batch` as tensors; while training, some pieces read the next image (`p_next`)."""
         tensors = super().tensors_of(batch)
-        share = self.settings.blocks.p_next if self.training else 0.0
-        if not share:
+        chosen = next_image_of(batch, self.settings.blocks.p_next if self.training else 0.0)
+        if chosen is None:
             return tensors
-        # Drawn from what the piece is: the same in every epoch, on every rank and in every micro-batch.
-        drawn = [
-            unit_interval("next image", piece.source, piece.shard, piece.row, piece.start) < share
-            for piece in batch.provenance
-        ]
-        chosen = np.append(np.array(drawn, dtype=np.bool_), False)[batch.segment]  # padding is segment -1
         return BatchTensors(
             input_ids=tensors.input_ids,
             labels=tensors.labels,

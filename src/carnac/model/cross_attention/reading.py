@@ -1,8 +1,9 @@
 """Which tokens of a packed batch read which images. Pure index arithmetic: positions and places in, groups out.
 
-Tokens that read the same images stand in one group and are computed together. What is in no group is not computed, so
-that nothing can leak: no mask stands between a token and another piece's image. Legend of shapes: R rows, T tokens of a
-row, N squares, A tokens that read an image, G groups, L tokens of the longest group, M images of a group at most.
+Tokens that read the same images stand in one group, or in several where they are many, and are computed together. What
+is in no group is not computed, so that nothing can leak: no mask stands between a token and another piece's image.
+Legend of shapes: R rows, T tokens of a row, N squares, A tokens that read an image, G groups, L tokens of the longest
+group, M images of a group at most.
 """
 
 from __future__ import annotations
@@ -13,9 +14,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from carnac.core.batch import Batch
+from carnac.core.seeds import unit_interval
+
 Integers = npt.NDArray[np.int64]
 Attend = Literal["previous", "next", "earlier"]
 NONE = -1
+# Groups are padded to the longest, and long ones are cut where that would take more places than so many times the
+# tokens: 12.6 times with 600 of 1,000 tokens behind one of 21 images, and a step took 1.20 times as long on one core.
+MAX_PADDING = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -24,7 +31,7 @@ class Reading:
 
     tokens   int64 [A]        those that read an image, as indices into the R * T tokens, rising
     slots    int64 [A]        where each stands among the G * L places of the groups
-    images   int64 [G, M]     what a group reads; places without an image hold image 0 and are masked
+    images   int64 [G, M]     what a group reads; places without an image hold the group's first and are masked
     longest  L
     mask     bool [G, L, M]   whether a token reads an image; None: every token all images of its group. Places without
                               a token read all, so that none of them is a row of nothing (0 / 0)
@@ -49,22 +56,37 @@ def read_images(
     """Return who reads what: `positions` int64 [R, T] restart at each piece, `first_places` int64 [N] rise.
 
     A place is an index into the R * T tokens in row-major order. `next_image` bool [R, T]: tokens that read the next
-    image whatever `attend` says.
+    image, or none where none follows, whatever `attend` says.
     """
+    assert (np.diff(first_places) > 0).all(), "places of images must rise"
     pieces = pieces_of(positions)
     piece_of = pieces[first_places]
-    previous, following = _previous(pieces, piece_of, first_places), _next(pieces, piece_of, first_places)
-    row_of = first_places // positions.shape[1]
-    if attend == "earlier":
-        one = np.where(next_image.ravel(), following, NONE) if next_image is not None else None
-        return _grouped_by_piece(pieces, piece_of, previous, one, row_of, positions.shape[1])
-    reads = following if attend == "next" else previous
+    following = _next(pieces, piece_of, first_places)
+    reads = following if attend == "next" else _previous(pieces, piece_of, first_places)
     if next_image is not None:
         reads = np.where(next_image.ravel(), following, reads)
     tokens = np.flatnonzero(reads != NONE)
-    return _grouped(
-        tokens, reads[tokens], np.arange(len(first_places))[:, None], None, (row_of, positions.shape[1], len(pieces))
-    )
+    shape = (first_places // positions.shape[1], positions.shape[1], len(pieces))
+    if attend != "earlier":
+        return _grouped(tokens, reads[tokens], np.arange(len(first_places))[:, None], None, shape)
+    alone = np.zeros(len(tokens), dtype=np.bool_) if next_image is None else next_image.ravel()[tokens]
+    groups, images, allowed = _earlier(pieces[tokens], piece_of, reads[tokens], alone)
+    return _grouped(tokens, groups, images, allowed, shape)
+
+
+def next_image_of(batch: Batch, share: float) -> npt.NDArray[np.bool_] | None:
+    """Return bool [R, T]: tokens of the pieces, `share` of all, that read the next image while training; None: none do.
+
+    Drawn from what the piece is: the same in every epoch, on every rank and in every micro-batch.
+    """
+    if not share:
+        return None
+    drawn = [
+        unit_interval("next image", piece.source, piece.shard, piece.row, piece.start) < share
+        for piece in batch.provenance
+    ]
+    chosen: npt.NDArray[np.bool_] = np.append(np.array(drawn, dtype=np.bool_), False)[batch.segment]  # padding: -1
+    return chosen
 
 
 def pieces_of(positions: Integers) -> Integers:
@@ -92,25 +114,20 @@ def _of_same_piece(found: Integers, pieces: Integers, piece_of: Integers) -> Int
     return np.where((found != NONE) & (piece_of[found] == pieces), found, NONE)
 
 
-def _grouped_by_piece(
-    pieces: Integers, piece_of: Integers, previous: Integers, one: Integers | None, row_of: Integers, width: int
-) -> Reading:
-    """Group the tokens of a piece: each reads its images up to `previous`, or `one` alone where that is set."""
+def _earlier(
+    pieces: Integers, piece_of: Integers, reads: Integers, alone: npt.NDArray[np.bool_]
+) -> tuple[Integers, Integers, npt.NDArray[np.bool_]]:
+    """Return groups [A], images [G, M] and who reads which, bool [A, M]: a group for each piece that has images.
+
+    Each of the tokens, which are in `pieces` [A], reads its piece's images up to `reads` [A], or that one `alone` [A].
+    """
     with_images, first, counts = np.unique(piece_of, return_index=True, return_counts=True)
-    number = np.full(int(pieces[-1]) + 1, NONE)
-    number[with_images] = np.arange(len(with_images))
-    reads = previous if one is None else np.where(one != NONE, one, previous)
-    tokens = np.flatnonzero(reads != NONE)
-    groups = number[pieces[tokens]]
-    most = int(counts.max(initial=0))
-    offsets = np.arange(most)
-    images = np.where(offsets < counts[:, None], first[:, None] + offsets, 0)
-    last = (reads[tokens] - first[groups])[:, None]
-    allowed = offsets <= last
-    if one is not None:
-        alone = one[tokens] != NONE
-        allowed = np.where(alone[:, None], offsets == last, allowed)
-    return _grouped(tokens, groups, images, allowed, (row_of, width, len(pieces)))
+    groups = np.searchsorted(with_images, pieces)
+    offsets = np.arange(int(counts.max(initial=0)))
+    # Places without an image repeat one of the piece: masked, but zero times another piece's NaN would be a NaN here.
+    images = first[:, None] + np.where(offsets < counts[:, None], offsets, 0)
+    last = (reads - first[groups])[:, None]
+    return groups, images, np.where(alone[:, None], offsets == last, offsets <= last)
 
 
 def _grouped(
@@ -127,6 +144,11 @@ def _grouped(
     order = np.argsort(groups, kind="stable")
     inside = np.empty(len(tokens), dtype=np.int64)
     inside[order] = np.arange(len(tokens)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    if len(images) * longest > MAX_PADDING * len(tokens):
+        longest = -(-len(tokens) // len(images))  # the mean
+        parts = -(-sizes // longest)
+        groups = (np.cumsum(parts) - parts)[groups] + inside // longest
+        images, inside = np.repeat(images, parts, axis=0), inside % longest
     slots = groups * longest + inside
     mask = None
     if allowed is not None and images.shape[1] > 1:
