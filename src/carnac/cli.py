@@ -246,11 +246,11 @@ def chat(
     "--format",
     "name",
     required=True,
-    type=click.Choice(["idefics3", "llava"]),
+    type=click.Choice(["idefics", "idefics2", "idefics3", "llava"]),
     help="Whose format.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder for the export.")
-def export(model: Path, name: Literal["idefics3", "llava"], out: Path) -> None:
+def export(model: Path, name: Literal["idefics", "idefics2", "idefics3", "llava"], out: Path) -> None:
     """Write MODEL in a format that transformers loads by itself, and prove that it computes the same there."""
     from carnac.jobs.export import describe_export, export_model
 
@@ -261,7 +261,7 @@ def export(model: Path, name: Literal["idefics3", "llava"], out: Path) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder for the model.")
 def import_(folder: Path, out: Path) -> None:
-    """Make a model of FOLDER, which holds an Idefics3, SmolVLM or LLaVA model as transformers saves it."""
+    """Make a model of FOLDER: Idefics, Idefics2, Idefics3, SmolVLM or LLaVA, as transformers saves them."""
     from carnac.jobs.import_model import import_model
 
     imported = import_model(folder, out)

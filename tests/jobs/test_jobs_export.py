@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import torch
 from jobs_model import picture
-from model_formats import Case, make_case
+from model_formats import PERCEIVER, Case, make_case
+from model_idefics import idefics_case
 from PIL import Image
+from transformers import AutoProcessor
 
 from carnac.core.errors import InputError, OutputError, RunError
 from carnac.jobs.export import describe_export, export_model
@@ -28,6 +30,15 @@ from carnac.sequence.layout import lay_out_prompt
 from carnac.sequence.pixels import load_pixels
 
 CASES: dict[FormatName, Case] = {
+    # Heads of their own, and a connector as wide inside as the language model: what is read back is the same tensors.
+    "idefics": idefics_case(language={"tie_word_embeddings": True, "num_key_value_heads": 4}),
+    "idefics2": Case(
+        format="idefics2",
+        aspect="native",
+        shortest_px=16,
+        max_tiles=2,
+        connector=PERCEIVER.model_copy(update={"hidden_size": 96}),
+    ),
     "idefics3": Case(format="idefics3", max_tiles=2, language={"tie_word_embeddings": True}),
     "llava": Case(format="llava", vision_type="clip_vision_model", feature_layer=-2),
 }
@@ -50,7 +61,7 @@ def write_model(folder: Path, case: Case, *, adapted: bool = False) -> Multimoda
     return model
 
 
-@pytest.fixture(scope="module", params=["idefics3", "llava"])
+@pytest.fixture(scope="module", params=list(CASES))
 def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path, dict[str, Any]]:
@@ -96,6 +107,15 @@ def test_an_export_holds_all_that_serving_needs(exported: tuple[Path, Path, dict
     assert (generation["bos_token_id"], generation["eos_token_id"], generation["pad_token_id"]) == (0, 1, 2)
 
 
+def interleaved(tokenizer: Any, conversation: list[dict[str, Any]]) -> list[Any]:
+    """Return a conversation as Idefics' processor takes it: texts and pictures in one list, without the begin token."""
+    written = tokenizer.apply_chat_template(conversation, tokenize=False).removeprefix(tokenizer.bos_token)
+    shown = [part["image"] for turn in conversation for part in turn["content"] if part["type"] == "image"]
+    first, *texts = written.split("<image>")
+    pairs = zip(shown, texts, strict=True)
+    return [part for part in (first, *(each for pair in pairs for each in pair)) if part != ""]
+
+
 def test_a_conversation_with_pictures_is_answered_as_by_carnac(
     exported: tuple[Path, Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -116,9 +136,12 @@ def test_a_conversation_with_pictures_is_answered_as_by_carnac(
             for part in parts
         ]
         conversations.append([{"role": "user", "content": shown}])
-    made = processor.apply_chat_template(
-        conversations, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs={"padding": True}
-    )
+    if type(processor).__name__ == "IdeficsProcessor":
+        made = processor(text=[interleaved(processor.tokenizer, each) for each in conversations], return_tensors="pt")
+    else:
+        made = processor.apply_chat_template(
+            conversations, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs={"padding": True}
+        )
     theirs.generation_config.eos_token_id = None
     found = theirs.generate(**made, max_new_tokens=12)[:, made["input_ids"].shape[1] :]
 
@@ -155,11 +178,39 @@ def test_an_export_comes_back_as_the_same_model(exported: tuple[Path, Path, dict
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
+def test_an_idefics2_model_of_squares_comes_back_as_one_of_squares(tmp_path: Path) -> None:
+    case = Case(format="idefics2", connector=PERCEIVER.model_copy(update={"hidden_size": 96}))
+    one = write_model(tmp_path / "model", case)
+    export_model(tmp_path / "model", "idefics2", tmp_path / "export")
+    import_model(tmp_path / "export", tmp_path / "back")
+    two = open_model(tmp_path / "back")
+    assert two.inputs.pictures.aspect == "square"
+    assert two.model.vision.config.model_type == "siglip_vision_model"
+    theirs = dict(two.model.named_parameters())
+    assert all(torch.equal(each, theirs[name]) for name, each in one.named_parameters())
+
+
 def test_adapters_are_merged_on_the_way(tmp_path: Path) -> None:
     write_model(tmp_path / "model", CASES["llava"], adapted=True)
     found = export_model(tmp_path / "model", "llava", tmp_path / "export")
     assert found.parity["passed"]
     assert "LlavaForConditionalGeneration" in describe_export(found)
+
+
+def test_an_idefics_model_of_conversations_is_told_what_its_processor_hides(tmp_path: Path) -> None:
+    write_model(tmp_path / "model", CASES["idefics"])
+    path = tmp_path / "model" / "inputs.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"conversations": True}))
+    found = export_model(tmp_path / "model", "idefics", tmp_path / "export")
+    assert found.parity["passed"]
+    assert "note           answers end with <|end|>, and behind it" in describe_export(found)
+    processors: Any = AutoProcessor
+    processor = processors.from_pretrained(tmp_path / "export")
+    made = processor(text=[[Image.new("RGB", (9, 9)), "Which?", "The old.<|end|>Where?"]], return_tensors="pt")
+    reads = made["image_attention_mask"][0, :, 0].tolist()
+    ends = made["input_ids"][0].tolist().index(processor.tokenizer.eos_token_id)
+    assert reads[ends] == 1
+    assert set(reads[ends + 1 :]) == {0}
 
 
 def test_a_model_that_the_format_cannot_express_leaves_nothing_behind(tmp_path: Path) -> None:

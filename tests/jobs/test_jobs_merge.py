@@ -83,6 +83,35 @@ def test_what_was_trained_is_small_and_merges_to_the_same_bytes(folders: Path, t
     assert open_model(tmp_path / "from-moved").model.settings.adapters is None
 
 
+def test_blocks_between_the_layers_are_kept_through_merging(folders: Path, tmp_path: Path) -> None:
+    content = {
+        "family": "cross_attention",
+        "vision": {"folder": str(folders / "vision")},
+        "connector": {"type": "resampler", "latents": 3, "depth": 1, "heads": 2, "head_size": 8},
+        "language": {"folder": str(folders / "language")},
+        "cross_attention": {"every": 1, "gate_start": 0.5},
+        "trained": ["connector"],
+        "adapters": {"rank": 2},
+    }
+    model = build_model(ModelSettings.model_validate_json(json.dumps(content)), VOCABULARY, PICTURES.size_px, seed=0)
+    torch.manual_seed(0)
+    for parameter in adapter_parameters(model):
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    save_model(model, tmp_path / "model")
+    pictures = PICTURES.model_copy(update={"tokens": 1})
+    tokenizer = save_tokenizer(TOKENIZER, tmp_path / "model")
+    write_inputs(tmp_path / "model", tokenizer, INPUTS.model_copy(update={"pictures": pictures}))
+    merged = merge_model(tmp_path / "model", tmp_path / "merged")
+    assert merged.difference <= 1e-5
+    save_trained(tmp_path / "model", tmp_path / "adapters")
+    merge_model(tmp_path / "adapters", tmp_path / "from-adapters")
+    files = [tmp_path / name / "model.safetensors" for name in ("merged", "from-adapters")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    found, blocks = open_model(tmp_path / "merged").model.state_dict(), model.get_submodule("fusion").state_dict()
+    assert len(blocks) > 10
+    assert all(torch.equal(found[f"fusion.{name}"], each) for name, each in blocks.items())
+
+
 def test_what_cannot_be_merged_or_left_out_is_one_sentence(folders: Path, tmp_path: Path, model: Path) -> None:
     with pytest.raises(InputError, match="a whole model, with its backbones in it"):
         merge_model(folders / "model", tmp_path / "merged", {"vision": folders / "vision"})

@@ -1,10 +1,10 @@
-"""Tiny models for both formats: ours with random weights, and theirs, each with a tokenizer and the proof's prompts."""
+"""Tiny models for all formats: ours with random weights, and theirs, each with a tokenizer and the proof's prompts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -22,9 +22,12 @@ from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import (
     ConfigValue,
     ConnectorSettings,
+    CrossAttentionSettings,
     MlpSettings,
     ModelSettings,
+    PerceiverSettings,
     PixelShuffleSettings,
+    ResamplerSettings,
     TowerSettings,
     VisionSettings,
 )
@@ -35,6 +38,15 @@ from carnac.sequence.tokenizer import LoadedTokenizer, ready, train_tokenizer
 
 WORDS = "the old mill by the river turns its wheel\n\nin the evening while people walk along the water"
 SHUFFLE = PixelShuffleSettings(type="pixel_shuffle", factor=2)
+PERCEIVER = PerceiverSettings(type="perceiver", latents=4, depth=2, heads=4, head_size=8, kv_heads=2)
+RESAMPLER = ResamplerSettings(type="resampler", latents=4, depth=2, heads=4, head_size=8)
+BLOCKS = CrossAttentionSettings(every=1, text_tokens="mlp", gate_start=0.5)
+CONNECTORS: dict[FormatName, ConnectorSettings] = {
+    "idefics": RESAMPLER,
+    "idefics2": PERCEIVER,
+    "idefics3": SHUFFLE,
+    "llava": MlpSettings(),
+}
 Fields = dict[str, ConfigValue]
 
 
@@ -44,6 +56,9 @@ class Case:
 
     format: FormatName
     vision_type: str = "siglip_vision_model"
+    blocks: CrossAttentionSettings | None = None
+    aspect: Literal["square", "native"] = "square"
+    shortest_px: int | None = None
     language_type: str = "llama"
     connector: ConnectorSettings | None = None
     feature_layer: int = -1
@@ -66,7 +81,8 @@ def make_case(case: Case, words: LoadedTokenizer | None = None) -> tuple[Multimo
     vocabulary = None if words is None else _given_vocabulary(words)
     words = words or make_words(pictures)
     vocabulary = vocabulary or _vocabulary(words, case.added_tokens)
-    model = build_model(settings_of(case), vocabulary, case.size_px, seed=3).eval()
+    native = case.aspect == "native"
+    model = build_model(settings_of(case), vocabulary, case.size_px, seed=3, native_aspect=native).eval()
     make_talkative(model)
     return model, describe_model(model, pictures.model_copy(update={"tokens": model.tokens_per_image})), words
 
@@ -75,7 +91,9 @@ def pictures_of(case: Case) -> PictureSettings:
     return PictureSettings(
         size_px=case.size_px,
         patch_px=case.patch_px,
-        marks="idefics3" if case.format == "idefics3" else "none",
+        aspect=case.aspect,
+        shortest_px=case.shortest_px,
+        marks="none" if case.format == "llava" else case.format,
         max_tiles=case.max_tiles,
     )
 
@@ -89,11 +107,14 @@ def settings_of(case: Case) -> ModelSettings:
     if case.language_type != "gpt_neox":
         language["num_key_value_heads"] = 2
     language |= {"tie_word_embeddings": False} | (case.language or {})
+    crossed = case.format == "idefics"
     return ModelSettings(
+        family="cross_attention" if crossed else "autoregressive",
+        cross_attention=(case.blocks or BLOCKS) if crossed else None,
         vision=VisionSettings(
             type=case.vision_type, config=vision, feature_layer=case.feature_layer, class_token=case.class_token
         ),
-        connector=case.connector or (SHUFFLE if case.format == "idefics3" else MlpSettings()),
+        connector=case.connector or CONNECTORS[case.format],
         language=TowerSettings(type=case.language_type, config=language),
     )
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from model_formats import SHUFFLE, Case, make_case, make_words, pictures_of, settings_of, write_all
+from model_formats import BLOCKS, SHUFFLE, Case, make_case, make_words, pictures_of, settings_of, write_all
+from model_idefics import idefics_case
 
 from carnac.core.errors import InputError
-from carnac.model.formats import refusals
+from carnac.model.formats import NAMES, refusals
 from carnac.model.formats.description import describe_model, describe_settings
 from carnac.model.formats.folders import read_folder
 from carnac.model.formats.language_model import refuse_built_language
@@ -25,6 +26,14 @@ from carnac.model.towers import tower_config, vision_config
 from carnac.sequence.layout import lay_out_prompt
 
 IDEFICS3, LLAVA = Case(format="idefics3"), Case(format="llava")
+IDEFICS, IDEFICS2 = idefics_case(), Case(format="idefics2")
+SIX_LAYERS = {"num_hidden_layers": 6}
+
+
+def blocks(**changes: Any) -> dict[str, Any]:
+    return {"blocks": BLOCKS.model_copy(update=changes)}
+
+
 REFUSED: list[tuple[Case, dict[str, Any], tuple[str, ...], str]] = [
     (IDEFICS3, {"vision_type": "clip_vision_model"}, ("model", "vision"), "this one is clip_vision_model; no other"),
     (IDEFICS3, {"feature_layer": -2}, ("model", "vision", "feature_layer"), "reads layer -2"),
@@ -34,6 +43,24 @@ REFUSED: list[tuple[Case, dict[str, Any], tuple[str, ...], str]] = [
     (IDEFICS3, {"connector": PerceiverSettings(type="perceiver")}, ("model", "connector"), "a perceiver"),
     (IDEFICS3, {"size_px": 29 * 8}, ("pictures", "size_px"), "29 x 29 patches.*224 or 240 px would do"),
     (IDEFICS3, {"language_type": "gemma2"}, ("model", "language"), "final_logit_softcapping = 30.0"),
+    (IDEFICS3, {"aspect": "native"}, ("pictures", "aspect"), "shows squares.*no other"),
+    (IDEFICS, {"vision_type": "siglip_vision_model"}, ("model", "vision"), "CLIP's, and this one is siglip"),
+    (IDEFICS, {"feature_layer": -2}, ("model", "vision", "feature_layer"), "reads layer -2"),
+    (IDEFICS, {"class_token": False}, ("model", "vision", "class_token"), "this model drops it"),
+    (IDEFICS, {"connector": MlpSettings(layers=1)}, ("model", "connector"), "a resampler, and this one is of type mlp"),
+    (IDEFICS, {"language": SIX_LAYERS} | blocks(every=4), ("model", "cross_attention", "every"), "3 would do"),
+    (IDEFICS, blocks(attend="earlier"), ("model", "cross_attention", "attend"), "read attend = earlier"),
+    (IDEFICS, blocks(mlp="gelu"), ("model", "cross_attention", "mlp"), "these have mlp = gelu"),
+    (IDEFICS, blocks(hidden_size=64), ("model", "cross_attention", "hidden_size"), "96, and these have 64"),
+    (IDEFICS, blocks(heads=2), ("model", "cross_attention", "heads"), "4, and these have 2"),
+    (IDEFICS, blocks(text_tokens="untouched"), ("model", "cross_attention", "text_tokens"), '"mlp" would do'),
+    (IDEFICS, blocks(mask="uniform"), ("model", "cross_attention", "mask"), "the mean of all"),
+    (IDEFICS, {"language_type": "qwen2"}, ("model", "language"), "a Llama, and this one is qwen2"),
+    (IDEFICS, {"language_type": "mistral", "language": {"sliding_window": 9}}, ("model", "language"), "last 9 tokens"),
+    (IDEFICS, {"language": {"attention_bias": True}}, ("model", "language"), "attention_bias"),
+    (IDEFICS, {"language": {"mlp_bias": True}}, ("model", "language"), "mlp_bias"),
+    (IDEFICS, {"language": {"head_dim": 16}}, ("model", "language"), "4 heads of 16"),
+    (IDEFICS, {"language": {"hidden_act": "gelu"}}, ("model", "language"), "hidden_act = gelu"),
     (LLAVA, {"connector": SHUFFLE}, ("model", "connector"), "this one is a pixel_shuffle"),
     (LLAVA, {"connector": MlpSettings(hidden_size=64)}, ("model", "connector", "hidden_size"), "this one has 64"),
     (LLAVA, {"max_tiles": 2}, ("pictures", "max_tiles"), "cuts them into tiles"),
@@ -54,7 +81,8 @@ def described(case: Case, marks: str | None = None) -> Any:
         setattr(language, name, value)
     pictures = pictures_of(case)
     pictures = pictures.model_copy(update={"marks": marks or pictures.marks})
-    return describe_settings(settings, vision_config(settings.vision, case.size_px), language, pictures)
+    vision = vision_config(settings.vision, case.size_px, native_aspect=case.aspect == "native")
+    return describe_settings(settings, vision, language, pictures)
 
 
 @pytest.mark.parametrize(("case", "changes", "place", "words"), REFUSED)
@@ -69,7 +97,9 @@ def test_a_model_that_a_format_cannot_express_is_refused_in_one_sentence(
 
 
 def test_a_model_that_a_format_can_express_is_not_refused() -> None:
-    for case in (IDEFICS3, LLAVA, Case(format="idefics3", max_tiles=4), Case(format="llava", vision_type="vit")):
+    native = Case(format="idefics2", aspect="native", max_tiles=2)
+    tiled, vit = Case(format="idefics3", max_tiles=4), Case(format="llava", vision_type="vit")
+    for case in (IDEFICS, IDEFICS2, native, IDEFICS3, tiled, LLAVA, vit):
         assert refusals(case.format, described(case)) == []
 
 
@@ -79,6 +109,18 @@ def test_the_sentence_says_which_format_can() -> None:
     assert all(sentence.endswith("; llava can.") for sentence in sentences)
     ((_, sentence),) = refusals("llava", described(LLAVA, marks="idefics3"))
     assert sentence.endswith("; no other format can either: carnac's own folder keeps all of it.")
+
+
+def test_a_model_of_the_other_family_is_sent_to_the_format_that_can() -> None:
+    for name in NAMES[1:]:
+        place, sentence = refusals(name, described(IDEFICS))[0]
+        assert place == ("model", "family")
+        assert "this model's family is cross_attention; idefics can." in sentence
+    place, sentence = refusals("idefics", described(LLAVA))[0]
+    assert place == ("model", "family")
+    assert sentence.endswith("this model's family is autoregressive; llava can.")
+    ((place, sentence),) = refusals("idefics", described(IDEFICS, marks="none"))
+    assert place == ("pictures", "marks")
 
 
 def test_logits_that_the_class_would_lose_are_seen_in_the_model_itself() -> None:
@@ -159,7 +201,10 @@ def change_config(folder: Path, **fields: Any) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"model_type": "llama"}, r"config.json: a model of type 'llama'; wanted one of idefics3, llava, smolvlm"),
+        (
+            {"model_type": "llama"},
+            r"config.json: a model of type 'llama'; wanted one of idefics, idefics2, idefics3, llava",
+        ),
         ({"model_type": "no such thing"}, "no configuration that transformers can read"),
         ({"model_type": "llava", "text_config": 5}, "no configuration that transformers can read"),
         ({"vision_feature_layer": [1, 2]}, r"reads several layers \[1, 2\]; wanted one"),
@@ -210,6 +255,33 @@ def test_pictures_are_read_from_the_processors_file(tmp_path: Path) -> None:
     pictures, notes = read_pictures(tmp_path, "llava", **TOWER)
     assert pictures.marks == "none"
     assert "the middle square" in notes[0]
+
+
+def test_pictures_of_idefics_are_squares_with_clips_numbers(tmp_path: Path) -> None:
+    path, tower = tmp_path / "preprocessor_config.json", {**TOWER, "tokens": 1, "model_type": "clip_vision_model"}
+    path.write_text(json.dumps({"image_num_channels": 3, "image_size": 512}))  # no more stands there in idefics-9b's
+    pictures, notes = read_pictures(tmp_path, "idefics", **tower)
+    assert notes == []
+    assert (pictures.marks, pictures.max_tiles, pictures.resample, pictures.tokens) == ("idefics", 1, "bicubic", 1)
+    assert pictures.mean == (0.48145466, 0.4578275, 0.40821073)
+
+
+def test_pictures_of_idefics2_keep_their_shape_unless_its_file_names_a_square(tmp_path: Path) -> None:
+    path, tower = tmp_path / "preprocessor_config.json", {**TOWER, "size_px": 980, "patch_px": 14}
+    path.write_text(json.dumps({"do_image_splitting": True, "size": {"longest_edge": 980, "shortest_edge": 378}}))
+    pictures, notes = read_pictures(tmp_path, "idefics2", **tower)
+    assert notes == []
+    assert (pictures.aspect, pictures.shortest_px, pictures.max_tiles) == ("native", 378, 2)
+    assert (pictures.marks, pictures.resample) == ("idefics2", "bilinear")
+    path.write_text(json.dumps({"size": {"longest_edge": 490, "shortest_edge": 5}}))
+    pictures, notes = read_pictures(tmp_path, "idefics2", **tower)
+    assert (pictures.shortest_px, pictures.max_tiles) == (None, 1)
+    assert "shrinks pictures to 490 px" in notes[0]
+    path.write_text(json.dumps({"size": {"height": 980, "width": 980}}))
+    pictures, notes = read_pictures(tmp_path, "idefics2", **tower)
+    assert (pictures.aspect, notes) == ("square", [])
+    path.write_text(json.dumps({"size": {"height": 490, "width": 980}}))
+    assert "490 x 980 px; carnac's are 980 x 980 px" in read_pictures(tmp_path, "idefics2", **tower)[1][0]
 
 
 @pytest.mark.parametrize("case", [IDEFICS3, LLAVA])

@@ -89,9 +89,9 @@ def test_transformers_computes_what_our_model_computes(label: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["first", "always", "byte level"])
-@pytest.mark.parametrize("name", ["idefics3", "llava"])
+@pytest.mark.parametrize("name", ["idefics2", "idefics3", "llava"])
 def test_the_tokenizer_of_another_model_goes_along(name: FormatName, kind: str, tmp_path: Path) -> None:
-    case = Case(format=name, max_tiles=2 if name == "idefics3" else 1)
+    case = Case(format=name, max_tiles=1 if name == "llava" else 2)
     pictures = pictures_of(case)
     if kind == "byte level":
         words = byte_level_words(tmp_path / "words", pictures)
@@ -101,6 +101,23 @@ def test_the_tokenizer_of_another_model_goes_along(name: FormatName, kind: str, 
     model, described, _ = make_case(case, words)
     write_all(model, described, name, words, tmp_path / "export")
     check(f"{name}, {kind}", compare(model, described, words, tmp_path / "export", tmp_path))
+
+
+def test_squares_of_idefics2_are_read_with_the_positions_of_transformers(tmp_path: Path) -> None:
+    """Two of 19 patches in a row have the same position there; ours, a tower of squares then, computes the same."""
+    case = Case(format="idefics2", size_px=76, patch_px=4, aspect="native")
+    model, described, words = make_case(case)
+    write_all(model, described, "idefics2", words, tmp_path / "export")
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        path = tmp_path / "export" / name
+        content = json.loads(path.read_text())
+        content.get("image_processor", content)["size"] = {"height": 76, "width": 76}
+        path.write_text(json.dumps(content))
+    again, _ = read_folder(tmp_path / "export")
+    assert again.vision.config.model_type == "siglip_vision_model"
+    shown = described.pictures.model_copy(update={"aspect": "square"})
+    found = compare(again, describe_model(again, shown), words, tmp_path / "export", tmp_path)
+    check("idefics2, 19 x 19 patches", found)
 
 
 def test_continuations_are_worth_comparing(tmp_path: Path) -> None:

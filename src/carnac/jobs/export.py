@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from carnac.model.formats.description import Description
 
 PARITY_FILE = "parity.json"
+# transformers' IdeficsProcessor ends a document at the end token and lets nothing behind it read a picture before it.
+END_BETWEEN_TURNS = (
+    "answers end with {end}, and behind it transformers' processor lets no token read a picture before it: in a "
+    "conversation of several turns carnac does, so show the picture again, or pass image_attention_mask yourself"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +51,12 @@ def export_model(folder: Path, name: FormatName, out: Path) -> Exported:
     check_free(out)
     opened = open_model(folder)
     described = _describe(opened)  # adapters are merged here
+    notes = list(_notes(opened, name))
     with new_folder(out) as partial, tempfile.TemporaryDirectory() as reference:
         skipped = _write(opened, described, name, partial, Path(reference))
         del opened  # the proof loads the model once more
         parity = {"carnac": __version__, "format": name, "too_long": skipped, **_prove(partial, Path(reference))}
+        parity |= {"notes": notes} if notes else {}
         text = json.dumps(parity, indent=2) + "\n"
         (partial / PARITY_FILE).write_text(text, encoding="utf-8")
         if not parity["passed"]:
@@ -77,12 +84,24 @@ def describe_export(exported: Exported) -> str:
     ]
     if found["too_long"]:
         lines.append(f"  left out       {', '.join(found['too_long'])}: longer than the model's longest position")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"  note           {note}" for note in found.get("notes", ()))])
+
+
+def _notes(opened: OpenModel, name: FormatName) -> Iterator[str]:
+    """Yield what a user of the export must know that no figure of the proof says."""
+    from carnac.sequence.conversation import stop_ids
+
+    words = opened.tokenizer
+    if name == "idefics" and opened.inputs.conversations and stop_ids(words) == (words.end,):
+        yield END_BETWEEN_TURNS.format(end=words.roles.end)
 
 
 def _inputs(prompts: list[dict[str, Any]]) -> Iterator[str]:
     parted = [each["prompt"] for each in prompts if not each["ids_equal"]]
     yield "  processor      ids " + (f"DIFFER for {', '.join(parted)}" if parted else "equal")
+    others = [each["prompt"] for each in prompts if not each.get("images_read_equal", True)]
+    if others:
+        yield f"                 tokens read OTHER pictures in {', '.join(others)}"
     pixels = [each for each in prompts if "pixels_same_shape" in each]
     if any(not each["pixels_same_shape"] for each in pixels):
         yield "                 pictures are cut into OTHER squares"

@@ -26,11 +26,12 @@ class Imported:
 
 
 def import_model(folder: Path, out: Path) -> Imported:
-    """Write the Idefics3, SmolVLM or LLaVA model of `folder` into `out`, ready for `carnac chat` and further use.
+    """Write the model of `folder`, as transformers saves it, into `out`, ready for `carnac chat` and further use.
 
-    Raises InputError with a sentence where `folder` is not such a model, whole, or does something ours cannot.
+    Knows Idefics, Idefics2, Idefics3, SmolVLM and LLaVA. Raises InputError with a sentence where `folder` is not such a
+    model, whole, or does something ours cannot.
     """
-    from carnac.model.formats.folders import FORMAT_OF, read_folder
+    from carnac.model.formats.folders import FORMAT_OF, language_of, read_folder
     from carnac.model.formats.pictures import read_pictures
     from carnac.model.vision import square_px
     from carnac.model.weights import save_model
@@ -45,8 +46,10 @@ def import_model(folder: Path, out: Path) -> Imported:
         tokens=model.tokens_per_image,
         model_type=model.vision.config.model_type,
     )
-    words = _read_tokenizer(folder, pictures, config.image_token_id, model.language.config.vocab_size)
-    longest = int(getattr(config.text_config, "max_position_embeddings", 0) or LONGEST)
+    # Idefics' configuration names no image token: its processor looks for `<image>`.
+    image_id = getattr(config, "image_token_id", None)
+    words = _read_tokenizer(folder, pictures, image_id, model.language.config.vocab_size)
+    longest = int(getattr(language_of(config), "max_position_embeddings", 0) or LONGEST)
     with new_folder(out) as partial, tempfile.TemporaryDirectory() as temporary:
         save_model(model, partial)
         path = Path(temporary) / FILE_NAME
@@ -58,9 +61,9 @@ def import_model(folder: Path, out: Path) -> Imported:
     return Imported(folder=out, parameters=parameters, notes=tuple(notes))
 
 
-def _read_tokenizer(folder: Path, pictures: PictureSettings, image_id: int, rows: int) -> LoadedTokenizer:
+def _read_tokenizer(folder: Path, pictures: PictureSettings, image_id: int | None, rows: int) -> LoadedTokenizer:
     words = read_tokenizer_folder(folder, pictures)
-    if words.image != image_id:
+    if image_id is not None and words.image != image_id:
         raise InputError(
             f"{folder / FILE_NAME}: {words.roles.image} has id {words.image}, config.json says {image_id}: the "
             "tokenizer of another model, or one whose tokenizer_config.json does not name its image_token."

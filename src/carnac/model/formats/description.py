@@ -19,7 +19,7 @@ Reason = tuple[tuple[str, ...], str]  # place in a train recipe, and the sentenc
 # Tokens before the patches (class token, distillation token) by transformers' model_type; registers come on top.
 LEADING_TOKENS = {
     "siglip_vision_model": 0, "siglip2_vision_model": 0, "aimv2_vision_model": 0, "ijepa": 0, "clip_vision_model": 1,
-    "vit": 1, "dinov2": 1, "dinov2_with_registers": 1, "dinov3_vit": 1, "beit": 1, "deit": 2,
+    "idefics2_vision": 0, "vit": 1, "dinov2": 1, "dinov2_with_registers": 1, "dinov3_vit": 1, "beit": 1, "deit": 2,
 }  # fmt: skip
 
 
@@ -28,7 +28,8 @@ class Description:
     """A model's settings and what follows from them.
 
     `vision` and `language` are transformers' configurations of the two backbones. `leading_tokens` is the number of
-    features before the patches, class and register tokens; None where only a built tower can tell.
+    features before the patches, class and register tokens; None where only a built tower can tell. `added_rows` is the
+    number of added tokens beyond the language model's own table: 0 where that is not built.
     """
 
     settings: ModelSettings
@@ -36,6 +37,7 @@ class Description:
     language: Any
     pictures: PictureSettings
     leading_tokens: int | None
+    added_rows: int = 0
 
     @property
     def patches_per_side(self) -> int:
@@ -60,9 +62,12 @@ def describe_model(model: MultimodalModel, pictures: PictureSettings) -> Descrip
     """Describe a model; its tower is run on one blank square to see what comes before the patches."""
     import torch
 
+    from carnac.model.added_tokens import added_ids_of, base_rows
     from carnac.model.vision import num_patches
 
     described = describe_settings(model.settings, model.vision.config, model.language.config, pictures)
+    if added_ids_of(model.language):
+        described = replace(described, added_rows=model.language.config.vocab_size - base_rows(model.language))
     if described.leading_tokens is not None:
         return described
     blank = torch.zeros(1, 3, model.image_size_px, model.image_size_px, device=model.device)

@@ -15,17 +15,19 @@ from typing import Any
 import torch
 
 from carnac.core.errors import InputError
-from carnac.model.added_tokens import language_weights, vision_weights
+from carnac.model.added_tokens import add_tokens, language_weights, vision_weights
 from carnac.model.build import join
-from carnac.model.formats import FORMATS, FormatName, refusals
+from carnac.model.formats import CROSS_ATTENTION, FORMATS, NATIVE_ASPECT, FormatName, idefics, idefics3, refusals
 from carnac.model.formats.description import Description
+from carnac.model.formats.idefics_names import FUSION
 from carnac.model.formats.language_model import refuse_built_language
+from carnac.model.formats.pictures import shows_squares
 from carnac.model.language import language_from_config
 from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import ModelSettings, TowerSettings
 from carnac.model.vision import vision_from_config
 
-HEAD = "lm_head.weight"  # where both formats keep the output layer
+HEAD = "lm_head.weight"  # where all formats keep the output layer
 FORMAT_OF: dict[str, FormatName] = {kind: name for name, form in FORMATS.items() for kind in form.MODEL_TYPES}
 
 
@@ -51,7 +53,7 @@ def write_folder(model: MultimodalModel, described: Description, name: FormatNam
     config = form.configuration(described, ids.image)
     body = model.language.base_model_prefix
     language = {HEAD if name == _head(model.language) else name: each for name, each in language_weights(model).items()}
-    tensors = form.their_tensors(described, vision_weights(model), model.connector.state_dict(), language, body)
+    tensors = form.their_tensors(described, vision_weights(model), _joining(model), language, body)
     with torch.device("meta"):
         theirs = AutoModelForImageTextToText.from_config(config)  # type: ignore[no-untyped-call]
     if config.tie_word_embeddings:
@@ -86,31 +88,63 @@ def read_settings(folder: Path) -> tuple[ModelSettings, Any, Any, FormatName]:
     config, name = _read_config(folder)
     form = FORMATS[name]
     settings_of_vision, connector = form.our_settings(config)
+    crossed = name == CROSS_ATTENTION
     settings = ModelSettings(
+        family="cross_attention" if crossed else "autoregressive",
         vision=settings_of_vision,
         connector=connector,
-        language=TowerSettings(type=config.text_config.model_type),
+        language=TowerSettings(type=language_of(config).model_type),
+        cross_attention=form.our_blocks(config) if crossed else None,
     )
-    return settings, form.our_vision(config), config, name
+    # Of a model of squares the tower is one of squares too: Idefics2's own class would wait for other pictures.
+    squares = name == NATIVE_ASPECT and shows_squares(folder)
+    return settings, (idefics3 if squares else form).our_vision(config), config, name
+
+
+def language_of(config: Any) -> Any:
+    """Return the language model's configuration of that of a whole, without added tokens that have their own tables."""
+    return idefics.our_language(config) if FORMAT_OF[config.model_type] == CROSS_ATTENTION else config.text_config
 
 
 def read_folder(folder: Path) -> tuple[MultimodalModel, Any]:
     """Return (our model with the weights of `folder`, in float32; transformers' configuration of the whole).
 
-    Knows Idefics3, SmolVLM and LLaVA. Raises InputError for a folder of another model, or whose weights are not whole.
+    Knows Idefics, Idefics2, Idefics3, SmolVLM and LLaVA. Raises InputError for a folder of another model, or whose
+    weights are not whole.
     """
     settings, tower, config, name = read_settings(folder)
     form = FORMATS[name]
     tensors = {key: tensor.float() for key, tensor in _read_model(folder).state_dict().items()}
     with torch.random.fork_rng(devices=[]):  # the random weights are overwritten; the caller's state is not to move
         vision = vision_from_config(tower)
-        language = language_from_config(config.text_config)
+        language = language_from_config(language_of(config))
+        if name == CROSS_ATTENTION:
+            add_tokens(language, idefics.our_added_ids(config))
         model = join(settings, vision, language).float().eval()
     tensors = {_head(language) if name == HEAD else name: tensor for name, tensor in tensors.items()}
-    parts = form.our_tensors(config, tensors, language.base_model_prefix)
-    for part, found in zip((vision, model.connector, language), parts, strict=True):
-        part.load_state_dict(found)
+    of_vision, joining, of_language = form.our_tensors(config, tensors, language.base_model_prefix)
+    if name == NATIVE_ASPECT and tower.model_type == "siglip_vision_model":
+        of_vision[idefics3.POSITIONS] = of_vision[idefics3.POSITIONS][idefics3.used_positions(config.vision_config)]
+    vision.load_state_dict(of_vision)
+    language.load_state_dict(of_language)
+    _join(model, joining)
     return model, config
+
+
+def _joining(model: MultimodalModel) -> dict[str, torch.Tensor]:
+    """Return the tensors of all that joins the two backbones: the connector's, and those of blocks behind `fusion.`."""
+    fusion = getattr(model, "fusion", None)
+    blocks = {} if fusion is None else {FUSION + name: tensor for name, tensor in fusion.state_dict().items()}
+    return {**model.connector.state_dict(), **blocks}
+
+
+def _join(model: MultimodalModel, tensors: dict[str, torch.Tensor]) -> None:
+    """Load what `_joining` returns."""
+    blocks = {name.removeprefix(FUSION): tensor for name, tensor in tensors.items() if name.startswith(FUSION)}
+    model.connector.load_state_dict({name: each for name, each in tensors.items() if not name.startswith(FUSION)})
+    fusion = getattr(model, "fusion", None)
+    if fusion is not None:
+        fusion.load_state_dict(blocks)
 
 
 def _head(language: Any) -> str:

@@ -131,11 +131,11 @@ def our_tensors(
             language[f"{body}.{name.removeprefix(TEXT)}"] = tensor
         elif name != PROJECTION:
             language[name] = tensor
-    vision[POSITIONS] = vision[POSITIONS][_used_positions(config.vision_config)]
+    vision[POSITIONS] = vision[POSITIONS][used_positions(config.vision_config)]
     return vision, {"projection.weight": tensors[PROJECTION]}, language
 
 
-def _used_positions(config: Any) -> torch.Tensor:
+def used_positions(config: Any) -> torch.Tensor:
     """Return int64 [P], the row that transformers looks up for each patch of a whole square."""
     import torch
 

@@ -17,7 +17,15 @@ from carnac.model.formats import FormatName
 from carnac.sequence.normalisation import FILES, fit_pictures
 from carnac.sequence.settings import PictureSettings
 
-IDEFICS3_SIDE_PX, IDEFICS3_TILES = 364, 4  # what Idefics3's processor does where its file says nothing
+# What transformers' processors do where their files say nothing.
+RESAMPLES: dict[FormatName, Image.Resampling] = {
+    "idefics": Image.Resampling.BICUBIC,
+    "idefics2": Image.Resampling.BILINEAR,
+    "idefics3": Image.Resampling.LANCZOS,
+    "llava": Image.Resampling.BICUBIC,
+}
+IDEFICS3_SIDE_PX, IDEFICS3_TILES = 364, 4
+IDEFICS2_SHORTEST_PX, IDEFICS2_LONGEST_PX = 378, 980
 
 
 def read_pictures(
@@ -32,10 +40,14 @@ def read_pictures(
     notes: list[str] = []
     fields: dict[str, Any] = {"size_px": size_px, "patch_px": patch_px, "tokens": tokens}
     # The file holds Pillow's number, or nothing where it is the one of the processor's class.
-    number = found.get("resample", Image.Resampling.LANCZOS if name == "idefics3" else Image.Resampling.BICUBIC)
+    number = found.get("resample", RESAMPLES[name])
     fields["resample"] = {int(each): each.name.lower() for each in Image.Resampling}.get(int(number), "bicubic")
+    if name != "llava":
+        fields["marks"] = name
     if name == "idefics3":
-        fields |= {"marks": "idefics3", "max_tiles": _max_tiles(found, size_px, notes)}
+        fields["max_tiles"] = _max_tiles(found, size_px, notes)
+    elif name == "idefics2":
+        fields |= _native(found, size_px, patch_px, notes)
     elif found.get("do_center_crop"):
         notes.append("transformers cuts the middle square out of a picture; carnac presses the whole of it into one.")
     try:
@@ -44,6 +56,15 @@ def read_pictures(
         first = error.errors()[0]
         raise InputError(f"{folder}: its pictures cannot be shown here: {first['msg']}") from None
     return fit_pictures(pictures, model_type=model_type, folder=folder), notes
+
+
+def shows_squares(folder: Path) -> bool:
+    """Say whether the processor's file of an Idefics2 folder presses pictures into squares: it names both sides then.
+
+    Raises InputError where the file cannot be read.
+    """
+    size = _read(folder).get("size")
+    return isinstance(size, dict) and bool(size.get("height"))
 
 
 def _max_tiles(found: dict[str, Any], size_px: int, notes: list[str]) -> int:
@@ -57,6 +78,26 @@ def _max_tiles(found: dict[str, Any], size_px: int, notes: list[str]) -> int:
             f"transformers cuts tiles of {side} px from pictures of {longest} px; carnac's are {tiles} x {size_px} px."
         )
     return tiles
+
+
+def _native(found: dict[str, Any], size_px: int, patch_px: int, notes: list[str]) -> dict[str, Any]:
+    """Return the fields of pictures of any shape, or of squares, as Idefics2's processor shows them."""
+    tiles = {"max_tiles": 2 if found.get("do_image_splitting", False) else 1}
+    size = found.get("size")
+    size = size if isinstance(size, dict) else {}
+    if size.get("height"):  # `shows_squares`
+        if size["height"] != size_px or size.get("width") != size_px:
+            sides = f"{size['height']} x {size.get('width')}"
+            notes.append(f"transformers shows pictures of {sides} px; carnac's are {size_px} x {size_px} px.")
+        return tiles
+    longest = _edge(size, IDEFICS2_LONGEST_PX)
+    if longest != size_px:
+        notes.append(
+            f"transformers shrinks pictures to {longest} px; carnac's fill the tower's positions, {size_px} px."
+        )
+    shortest = size.get("shortest_edge", IDEFICS2_SHORTEST_PX)
+    shortest = min(shortest, size_px) if isinstance(shortest, int) and shortest > patch_px else None
+    return {**tiles, "aspect": "native", "shortest_px": shortest}
 
 
 def _edge(table: Any, default: int) -> int:

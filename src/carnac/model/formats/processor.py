@@ -7,19 +7,19 @@ rounding and by the decoder's shortcuts; the proof says by how much.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from carnac.core.errors import InputError
-from carnac.model.formats import FormatName
+from carnac.model.formats import FormatName, idefics2_processor, idefics_processor
 from carnac.model.formats.description import Description
 from carnac.model.formats.llava import select_strategy
 from carnac.sequence.chat_template import DOCUMENTS, built_in, variables
 from carnac.sequence.conversation import begins_itself, stop_ids
-from carnac.sequence.marks import IDEFICS3_IMAGE
+from carnac.sequence.marks import FAKE, IDEFICS3_IMAGE
 from carnac.sequence.settings import PictureSettings
 from carnac.sequence.tokenizer import LoadedTokenizer
 
@@ -35,17 +35,19 @@ def write_processor(
     # A processor begins what its template writes as it begins any text, unless the template has done so.
     begins = tokenizer.roles.begin if not conversations or begins_itself(tokenizer) else None
     words = _words(tokenizer, described, begins)
+    if name == "idefics":  # its processor writes this name before every text: with none it would write "None"
+        words.bos_token = begins or ""
     template = chat_template(tokenizer, conversations=conversations)
-    processor = (
-        _idefics3(described, words, template) if name == "idefics3" else _llava(described, words, template, tokenizer)
-    )
+    processor = _processor(described, name, words, template, tokenizer)
     if len(words) > tokenizer.vocabulary_size:
         raise InputError(
             f"the {name} format's processor adds {len(words) - tokenizer.vocabulary_size} tokens that the model has no "
             "rows for; the tokenizer was made without the marks of its pictures. Train the model again."
         )
     processor.save_pretrained(out)
-    _complete(out / "tokenizer_config.json", tokenizer.roles.image)
+    # Where a tokenizer names its image token, Idefics2's processor asks it for the mark too.
+    named = {"image_token": tokenizer.roles.image} | ({"image_boundary_token": FAKE} if name == "idefics2" else {})
+    _complete(out / "tokenizer_config.json", named)
     # Since transformers 5 the processor's own file holds this too; other readers look for it where it always was.
     processor.image_processor.save_pretrained(out)
     ends = stop_ids(tokenizer) if conversations else ()
@@ -97,10 +99,9 @@ def _words(tokenizer: LoadedTokenizer, described: Description, begins: str | Non
     )
 
 
-def _complete(path: Path, image: str) -> None:
-    """Write the names that transformers 4 knows (5 reads them too), and which token stands for pictures."""
-    values = json.loads(path.read_text(encoding="utf-8"))
-    values["image_token"] = image
+def _complete(path: Path, named: Mapping[str, str]) -> None:
+    """Write the names that transformers 4 knows (5 reads them too), and which tokens stand for and around pictures."""
+    values = {**json.loads(path.read_text(encoding="utf-8")), **named}
     values["tokenizer_class"] = "PreTrainedTokenizerFast"
     values["additional_special_tokens"] = values.pop("extra_special_tokens", [])
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -110,6 +111,17 @@ def _stop_at(path: Path, ends: Sequence[int]) -> None:
     """Let generation end at each of `ends`: the end of a document and that of a turn need not be one token."""
     values = {**json.loads(path.read_text(encoding="utf-8")), "eos_token_id": list(ends)}
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _processor(described: Description, name: FormatName, words: Any, template: str, tokenizer: LoadedTokenizer) -> Any:
+    if name == "llava":
+        return _llava(described, words, template, tokenizer)
+    makers = {"idefics": idefics_processor, "idefics2": idefics2_processor}
+    return (
+        makers[name].make_processor(described, words, template)
+        if name in makers
+        else _idefics3(described, words, template)
+    )
 
 
 def _idefics3(described: Description, words: Any, template: str) -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from carnac.core.batch import IGNORED
+from carnac.model.formats.proof_inputs import compare_pixels, image_mask, packed_mask, picture_keywords
 
 JSON_FILE, TENSORS_FILE = "reference.json", "reference.safetensors"
 TOLERANCE = 1e-5  # of the logits' scale, the largest of them; float32 in another order of sums differs by 1e-7 to 1e-6
@@ -61,9 +62,9 @@ def _compare(model: Any, case: Found, tensors: dict[str, Any]) -> Found:
     logits = model(
         input_ids=tensors[f"{name}/input_ids"],
         position_ids=tensors[f"{name}/positions"],
-        attention_mask=None,  # so transformers packs by the positions that begin again
+        attention_mask=packed_mask(model, tensors[f"{name}/positions"]),  # None: packed where positions begin again
         use_cache=False,
-        **_pixels(model, [tensors[f"{name}/pixels"]]),
+        **_pictures(model, [name], tensors),
     ).logits[0]
     return _difference(name, logits[tensors[f"{name}/kept"]], tensors[f"{name}/logits"])
 
@@ -73,25 +74,17 @@ def _compare_padded(model: Any, case: Found, tensors: dict[str, Any]) -> Found:
 
     ids, lengths = tensors["padded/input_ids"], tensors["padded/lengths"]
     mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
-    pixels = [tensors[f"{name}/pixels"] for name in case["rows"]]
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **_pixels(model, pixels)).logits
+    told = _pictures(model, case["rows"], tensors)
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **told).logits
     found = torch.cat([logits[row][tensors[f"{name}/kept"]] for row, name in enumerate(case["rows"])])
     return _difference("padded", found, torch.cat([tensors[f"{name}/logits"] for name in case["rows"]]))
 
 
-def _pixels(model: Any, rows: list[Any]) -> Found:
-    """Return the keyword for the pictures of each row: LLaVA takes them in one list, Idefics3 row by row."""
-    import torch
-
-    most = max(len(row) for row in rows)
-    if not most:
-        return {}
-    if model.config.model_type == "llava":
-        return {"pixel_values": torch.cat(rows)}
-    padded = rows[0].new_zeros(len(rows), most, *rows[0].shape[1:])
-    for number, row in enumerate(rows):
-        padded[number, : len(row)] = row
-    return {"pixel_values": padded}
+def _pictures(model: Any, names: list[str], tensors: dict[str, Any]) -> Found:
+    """Return what the class is told of the pictures of rows, one of `tensors` each."""
+    reads = [tensors[f"{name}/reads"] for name in names]
+    longest = max(len(each) for each in reads)
+    return picture_keywords(model, [tensors[f"{name}/pixels"] for name in names], reads, longest)
 
 
 def _difference(name: str, found: Any, wanted: Any) -> Found:
@@ -117,7 +110,7 @@ def _continue(model: Any, prompt: Found, tensors: dict[str, Any]) -> Found:
         do_sample=False,
         return_dict_in_generate=True,
         output_logits=True,
-        **_pixels(model, [tensors[f"{prompt['name']}/pixels"]]),
+        **_pictures(model, [prompt["name"]], tensors),
     )
     found = made.sequences[0, ids.shape[1] :].tolist()
     first = next((place for place, (one, two) in enumerate(zip(found, wanted, strict=True)) if one != two), None)
@@ -139,24 +132,21 @@ def _process(processor: Any, prompt: Found, tensors: dict[str, Any], reference: 
     """Compare what transformers' own processor makes of the text and the picture files."""
     from PIL import Image
 
-    images = [Image.open(reference / name) for name in prompt["pictures"]]
-    made = processor(text=[prompt["text"]], images=images or None, return_tensors="pt")
-    ids, wanted = made["input_ids"][0].tolist(), tensors[f"{prompt['name']}/input_ids"][0].tolist()
+    name, shown = prompt["name"], [Image.open(reference / file) for file in prompt["pictures"]]
+    if type(processor).__name__ == "IdeficsProcessor":  # takes texts and pictures in one list
+        left = iter(shown)
+        made = processor(text=[[next(left) if part is None else part for part in prompt["parts"]]], return_tensors="pt")
+    else:
+        made = processor(text=[prompt["text"]], images=shown or None, return_tensors="pt")
+    ids, wanted = made["input_ids"][0].tolist(), tensors[f"{name}/input_ids"][0].tolist()
     longest = max(len(ids), len(wanted))
     pairs = zip(ids + [IGNORED] * (longest - len(ids)), wanted + [IGNORED] * (longest - len(wanted)), strict=True)
     first = next((place for place, (one, two) in enumerate(pairs) if one != two), None)
-    found: Found = {"prompt": prompt["name"], "ids_equal": first is None, "first_difference": first}
-    if images:
-        ours = tensors[f"{prompt['name']}/pixels"]
-        theirs = made["pixel_values"].flatten(0, -4)
-        found["pixels_same_shape"] = theirs.shape == ours.shape
-        if theirs.shape == ours.shape:
-            difference = (theirs - ours).abs()
-            found |= {
-                "pixels_max_difference": float(difference.max()),
-                "pixels_mean_difference": float(difference.mean()),
-            }
-    return found
+    found: Found = {"prompt": name, "ids_equal": first is None, "first_difference": first}
+    if "image_attention_mask" in made and first is None:
+        mask = image_mask([tensors[f"{name}/reads"]], len(shown), longest)
+        found["images_read_equal"] = bool((made["image_attention_mask"].bool() == mask).all())
+    return found | (compare_pixels(made, tensors[f"{name}/pixels"], prompt["patch_px"]) if shown else {})
 
 
 if __name__ == "__main__":

@@ -21,10 +21,12 @@ from PIL import Image
 from carnac.core.errors import InputError
 from carnac.core.seeds import generator
 from carnac.model.formats.proof import JSON_FILE, TENSORS_FILE
+from carnac.model.formats.proof_inputs import NONE
 from carnac.model.generation.generate import generate
 from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import GenerationSettings
 from carnac.model.tensors import BatchTensors
+from carnac.model.towers import side_of
 from carnac.sequence.layout import Layout, lay_out_prompt
 from carnac.sequence.pixels import load_pixels
 from carnac.sequence.settings import PictureSettings
@@ -122,13 +124,22 @@ def _describe_prompt(
     model: MultimodalModel, prompt: Laid, tokenizer: LoadedTokenizer, folder: Path, number: int
 ) -> dict[str, Any]:
     settings = GenerationSettings(max_new_tokens=NEW_TOKENS)
+    patch_px = side_of(model.vision.config.patch_size)
     found = generate(model, prompt.layout.ids, prompt.layout.image_slots, prompt.pixels, settings)
     files = []
     for place, payload in enumerate(part for part in prompt.parts if isinstance(part, bytes)):
         files.append(f"{number}-{place}")
         (folder / files[-1]).write_bytes(payload)
     text = "".join(part if isinstance(part, str) else tokenizer.roles.image for part in prompt.parts)
-    return {"name": prompt.name, "text": text, "pictures": files, "continuation": list(found)}
+    parts = [part if isinstance(part, str) else None for part in prompt.parts]  # None: the next picture
+    return {
+        "name": prompt.name,
+        "text": text,
+        "parts": parts,
+        "pictures": files,
+        "patch_px": patch_px,
+        "continuation": list(found),
+    }
 
 
 def _single(model: MultimodalModel, prompt: Laid, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
@@ -162,10 +173,24 @@ def _case(
         f"{name}/input_ids": ids,
         f"{name}/positions": batch.positions.cpu(),
         f"{name}/pixels": batch.pixels.cpu(),
+        f"{name}/reads": images_read(batch.positions[0].cpu().numpy(), np.concatenate(places)[:, 0]),
         f"{name}/kept": kept,
         f"{name}/logits": logits[kept],
     }
     return {"name": name, "kind": "row", "squares": [len(piece.pixels) for piece in pieces]}
+
+
+def images_read(positions: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> torch.Tensor:
+    """Return int64 [T]: the last image of its piece at or before each token of a row, `NONE` where there is none.
+
+    `positions` [T] begin again with each piece, `places` [N] are where images stand. Written without the code that the
+    blocks run on, so that the proof would see a mistake there.
+    """
+    tokens = np.arange(len(positions))
+    last = np.searchsorted(places, tokens, side="right") - 1
+    begun = tokens - positions
+    has_one = (last >= 0) & (places[last] >= begun) if len(places) else np.zeros(len(tokens), dtype=np.bool_)
+    return torch.from_numpy(np.where(has_one, last, NONE))
 
 
 def _padded(prompts: Sequence[Laid], tensors: dict[str, torch.Tensor], pad: int) -> dict[str, Any]:
