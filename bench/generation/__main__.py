@@ -81,7 +81,7 @@ def ours(pair: Pair, prompts: Sequence[Prompt], tokens: int, *, shared: bool) ->
 
 def theirs(pair: Pair, prompts: Sequence[Prompt], tokens: int) -> list[list[int]]:
     """Answer with transformers: as many tokens, whatever they are."""
-    inputs = their_inputs(prompts, pair.name, pair.ours.device)
+    inputs = their_inputs(prompts, pair.theirs)
     if "pixel_values" in inputs:
         inputs["pixel_values"] = inputs["pixel_values"].to(next(pair.theirs.parameters()).dtype)
     found = pair.theirs.generate(**inputs, do_sample=False, eos_token_id=None, max_new_tokens=tokens)

@@ -35,7 +35,7 @@ def measure(name: FormatName, size: str, pairs: int, device: str) -> dict[str, o
     pair = make_pair(name, SIZES[size], device)
     rows = rows_of(ROWS[size], pair.ours)
     ours, everywhere = our_step(pair.ours, rows), our_step_with_all_logits(pair.ours, rows)
-    theirs = their_step(pair.theirs, rows, name)
+    theirs = their_step(pair.theirs, rows)
     losses = {"ours": ours(), "ours_all_logits": everywhere(), "theirs": theirs()}
     print(f"== {size}, {name}: {num_parameters(pair.ours) / 1e6:.1f} M parameters, {ROWS[size]}")
     print("   losses " + ", ".join(f"{way} {loss:.6f}" for way, loss in losses.items()))

@@ -13,7 +13,7 @@ import torch
 
 from carnac.core.batch import IGNORED, Batch, Piece
 from carnac.core.seeds import generator
-from carnac.model.formats import FormatName
+from carnac.model.formats.proof_inputs import NONE, picture_keywords
 from carnac.model.generation.prompt import Prompt
 from model.pairs import FIRST_TEXT_ID, IMAGE_ID, PAD_ID
 
@@ -52,26 +52,20 @@ def batch_of(prompts: Sequence[Prompt], picture_tokens: int) -> Batch:
     )
 
 
-def their_inputs(prompts: Sequence[Prompt], name: FormatName, device: torch.device) -> dict[str, Any]:
+def their_inputs(prompts: Sequence[Prompt], model: Any) -> dict[str, Any]:
     """Return what transformers' processors give its classes: padded on the left, pictures as the format has them."""
     width = max(len(prompt) for prompt in prompts)
     ids = torch.full((len(prompts), width), PAD_ID)
     mask = torch.zeros((len(prompts), width), dtype=torch.long)
+    reads = torch.full((len(prompts), width), NONE)
     for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt.ids)
-        mask[row, width - len(prompt) :] = 1
-    inputs = {"input_ids": ids, "attention_mask": mask}
-    most = max(len(prompt.pixels) for prompt in prompts)
-    if name == "llava" and most:
-        inputs["pixel_values"] = torch.tensor(
-            np.concatenate([prompt.pixels for prompt in prompts if len(prompt.pixels)])
-        )
-    elif most:
-        side = max(prompt.pixels.shape[-1] for prompt in prompts)
-        pixels = torch.zeros(len(prompts), most, 3, side, side)  # pictures of zeros are padding there
-        for row, prompt in enumerate(prompts):
-            pixels[row, : len(prompt.pixels)] = torch.tensor(prompt.pixels)
-        inputs["pixel_values"] = pixels
+        first = width - len(prompt)
+        ids[row, first:] = torch.tensor(prompt.ids)
+        mask[row, first:] = 1
+        reads[row, first:] = torch.tensor(np.searchsorted(prompt.places, np.arange(len(prompt)), side="right") - 1)
+    pixels = [torch.tensor(prompt.pixels) for prompt in prompts]
+    inputs = {"input_ids": ids, "attention_mask": mask, **picture_keywords(model, pixels, list(reads), width)}
+    device = next(model.parameters()).device
     return {key: tensor.to(device) for key, tensor in inputs.items()}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from carnac.model.formats import FormatName
+from carnac.model.formats import NAMES, FormatName
 from model.pairs import SIZES, exported, make_ours
 from model.steps import Rows, Step, our_step, our_step_with_all_logits, rows_of, their_step
 
@@ -36,7 +36,7 @@ def _step(way: str, name: FormatName, size: str, rows: Rows, device: str) -> Ste
         with tempfile.TemporaryDirectory() as folder:
             theirs = exported(ours, name, SIZES[size], Path(folder))
         del ours
-        return their_step(theirs.to(device), prompts, name)
+        return their_step(theirs.to(device), prompts)
     step = our_step if way == "ours" else our_step_with_all_logits
     return step(ours.to(device), prompts)
 
@@ -46,7 +46,7 @@ def main() -> None:
     way, name, size, num_rows, tokens, pictures, threads, device = sys.argv[1:]
     torch.set_num_threads(int(threads))
     rows = Rows(rows=int(num_rows), tokens=int(tokens), pictures=int(pictures))
-    step = _step(way, "llava" if name == "llava" else "idefics3", size, rows, device)
+    step = _step(way, next(known for known in NAMES if known == name), size, rows, device)
     if device == "cpu":
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak of building, Linux 4.0 and later
     else:

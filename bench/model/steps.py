@@ -9,10 +9,8 @@ from typing import Any
 import torch
 
 from carnac.core.batch import IGNORED, Batch
-from carnac.model.formats import FormatName
 from carnac.model.generation.prompt import Prompt
 from carnac.model.multimodal import MultimodalModel
-from carnac.model.tensors import to_tensors
 from model.inputs import batch_of, random_prompt, their_inputs, their_labels
 
 Step = Callable[[], float]
@@ -49,7 +47,7 @@ def our_step_with_all_logits(model: MultimodalModel, rows: Sequence[Prompt]) -> 
     batch: Batch = batch_of(rows, model.tokens_per_image)
 
     def step() -> float:
-        tensors = to_tensors(batch, model.tokens_per_image, model.device)
+        tensors = model.tensors_of(batch)
         logits = model(tensors).float().flatten(0, 1)
         total = torch.nn.functional.cross_entropy(
             logits, tensors.labels.flatten(), ignore_index=IGNORED, reduction="sum"
@@ -59,10 +57,9 @@ def our_step_with_all_logits(model: MultimodalModel, rows: Sequence[Prompt]) -> 
     return step
 
 
-def their_step(model: Any, rows: Sequence[Prompt], name: FormatName) -> Step:
+def their_step(model: Any, rows: Sequence[Prompt]) -> Step:
     """Return transformers' step, with the loss of its class."""
-    device = next(model.parameters()).device
-    inputs, labels = their_inputs(rows, name, device), their_labels(rows, device)
+    inputs, labels = their_inputs(rows, model), their_labels(rows, next(model.parameters()).device)
     model.train()
 
     def step() -> float:

@@ -28,6 +28,7 @@ from carnac.model.language import Vocabulary
 from carnac.model.settings import MlpSettings, ModelSettings, TowerSettings, VisionSettings
 from carnac.model.weights import save_model
 from carnac.recipe.settings import Limits
+from carnac.sequence.marks import mark_names
 from carnac.sequence.settings import PictureSettings, TokenizerSettings
 from carnac.sequence.tokenizer import ready, save_tokenizer, train_tokenizer
 
@@ -62,18 +63,26 @@ MODEL_SETTINGS = ModelSettings(
 )
 
 
-def write_model(folder: Path, weight: float | None = None) -> Path:
+def write_model(
+    folder: Path,
+    weight: float | None = None,
+    *,
+    settings: ModelSettings = MODEL_SETTINGS,
+    inputs: InputSettings = INPUTS,
+) -> Path:
     """Write a finished model; `weight` replaces every number of it."""
     folder.mkdir(parents=True)
-    tokenizer = train_tokenizer([WORDS] * 2, TokenizerSettings(vocabulary_size=320))
+    pictures = inputs.pictures
+    tokenizer = train_tokenizer([WORDS] * 2, TokenizerSettings(vocabulary_size=320), mark_names(pictures))
     words = ready(tokenizer)
     vocabulary = Vocabulary(size=words.vocabulary_size, pad_id=words.pad, bos_id=words.begin, eos_id=words.end)
-    model = build_model(MODEL_SETTINGS, vocabulary, PICTURES.size_px, seed=1)
+    native = pictures.aspect == "native"
+    model = build_model(settings, vocabulary, pictures.size_px, seed=1, native_aspect=native)
     if weight is not None:
         for parameter in model.parameters():
             parameter.data.fill_(weight)
     save_model(model, folder)
-    write_inputs(folder, save_tokenizer(tokenizer, folder), INPUTS)
+    write_inputs(folder, save_tokenizer(tokenizer, folder), inputs)
     _write_stage(folder, "model", MODEL, [])
     return folder
 

@@ -7,6 +7,7 @@ from model_builder import VOCABULARY, make_batch, make_model
 from model_prompts import answer_without_cache, joined, make_prompt, make_talker
 
 from carnac.core.errors import InputError
+from carnac.model.autoregressive import AutoregressiveModel
 from carnac.model.generation.decoding import read_prefix
 from carnac.model.generation.generate import Answer, answer_prompts, generate, stream_answers
 from carnac.model.generation.prompt import Prompt
@@ -117,6 +118,7 @@ def test_examples_in_common_are_read_once(monkeypatch: pytest.MonkeyPatch) -> No
     examples = make_prompt(40, 3)
     prompts = [joined(examples, question) for question in PROMPTS]
     seen: list[int] = []
+    assert isinstance(model, AutoregressiveModel)
     embed = model.embed
 
     def count_pictures(ids: torch.Tensor, places: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:

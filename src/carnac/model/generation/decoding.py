@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from carnac.core.errors import InputError
+from carnac.model.cross_attention.memory import ImageMemory
 from carnac.model.generation.cache import align_right, copied, new_cache, select
+from carnac.model.generation.inputs import Keywords, nothing_read, pictures_of_next, read_prompts, readable_alone
 from carnac.model.generation.prompt import Prompt, check_prompt
 from carnac.model.generation.sampling import choose, draws_of
 from carnac.model.multimodal import MultimodalModel
 from carnac.model.settings import GenerationSettings
-from carnac.model.tensors import image_places
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,16 +31,24 @@ class Prefix:
 
     prompt: Prompt
     cache: Any
+    memory: ImageMemory | None
 
 
 @torch.inference_mode()
 def read_prefix(model: MultimodalModel, prompt: Prompt) -> Prefix:
-    """Read a beginning. Raises InputError when the model cannot read it."""
+    """Read a beginning, or as much of it as can be read without what follows (`readable_alone`).
+
+    Raises InputError when the model cannot read it.
+    """
     check_prompt(prompt, model.tokens_per_image, longest_of(model))
     model.eval()
     cache = new_cache(model.language.config)
-    _forward(model, _embedded(model, [prompt]), start=0, cache=cache, kept=1)
-    return Prefix(prompt=prompt, cache=cache)
+    memory = nothing_read(model, 1)
+    prompt = prompt.beginning(readable_alone(model, prompt))
+    if len(prompt):
+        inputs, memory = read_prompts(model, [prompt], memory)
+        _forward(model, inputs, start=0, cache=cache, kept=1)
+    return Prefix(prompt=prompt, cache=cache, memory=memory)
 
 
 def longest_of(model: MultimodalModel) -> int:
@@ -80,6 +88,8 @@ class Decoding:
         self._columns = 0  # of the cache
         self._cache: Any = None
         self._positions = torch.zeros(0, dtype=torch.long)  # [R] of the next token
+        self._memory: ImageMemory | None = None  # pictures that the next tokens may read, and how they do
+        self._pictures: Keywords = {}
 
     @torch.inference_mode()
     def step(self) -> dict[int, int]:
@@ -109,9 +119,12 @@ class Decoding:
         self._positions = torch.tensor(self._lengths, device=model.device)
         lengths = self._positions - start
         self._cache = copied(prefix.cache, len(rows)) if prefix else new_cache(model.language.config)
+        before = prefix.memory.repeated(len(rows)) if prefix and prefix.memory else nothing_read(model, len(rows))
         model.eval()
+        inputs, self._memory = read_prompts(model, rows, before)
         # Row by row the last token that is no padding: the head is the widest layer, and needed there alone.
-        logits = _forward(model, _embedded(model, rows), start, self._cache, kept=lengths[:, None] - 1)
+        logits = _forward(model, inputs, start, self._cache, kept=lengths[:, None] - 1)
+        self._pictures = pictures_of_next(model, self._memory)
         padding = lengths.max() - lengths
         self._columns = start + max(len(row) for row in rows)
         if bool(padding.any()):
@@ -128,6 +141,7 @@ class Decoding:
             mask = columns >= self._padding[:, None]
         outputs = self._model.language(
             inputs_embeds=embedded,
+            **self._pictures,
             position_ids=self._positions[:, None],
             attention_mask=mask,
             past_key_values=self._cache,
@@ -152,36 +166,19 @@ class Decoding:
         if kept:
             select(self._cache, rows)
             self._padding = None if self._padding is None else self._padding[rows]
-
-
-def _embedded(model: MultimodalModel, prompts: Sequence[Prompt]) -> torch.Tensor:
-    """Return [R, T, D]: prompts embedded, padded at their ends to the longest one."""
-    width = max(len(prompt) for prompt in prompts)
-    ids = np.zeros((len(prompts), width), dtype=np.int64)
-    for row, prompt in enumerate(prompts):
-        ids[row, : len(prompt)] = prompt.ids
-    input_ids = torch.tensor(ids, device=model.device)
-    if not any(len(prompt.places) for prompt in prompts):
-        # Without the blank picture that `embed` runs for the sake of gradients.
-        embedded: torch.Tensor = model.language.get_input_embeddings()(input_ids)
-        return embedded
-    count = model.tokens_per_image
-    slots = np.array(
-        [(row, place, count) for row, prompt in enumerate(prompts) for place in prompt.places.tolist()], dtype=np.int64
-    )
-    pixels = np.concatenate([prompt.pixels for prompt in prompts if len(prompt.places)])
-    places = torch.tensor(image_places(slots, count, width), device=model.device)
-    return model.embed(input_ids, places, torch.tensor(pixels).to(model.device, model.vision.dtype))
+            self._memory = None if self._memory is None else self._memory.selected(kept)
+            self._pictures = pictures_of_next(self._model, self._memory)
 
 
 def _forward(
-    model: MultimodalModel, embedded: torch.Tensor, start: int, cache: Any, kept: int | torch.Tensor
+    model: MultimodalModel, inputs: Keywords, start: int, cache: Any, kept: int | torch.Tensor
 ) -> torch.Tensor:
-    """Read embedded tokens [R, T, D] from position `start` on; return the logits [R, K] at the places `kept`."""
-    positions = torch.arange(start, start + embedded.shape[1], device=embedded.device)[None]
+    """Read tokens [R, T] from position `start` on; return the logits [R, K] at the places `kept`."""
+    rows, tokens, _ = inputs["inputs_embeds"].shape
+    positions = torch.arange(start, start + tokens, device=model.device)[None]
     outputs = model.language(
-        inputs_embeds=embedded,
-        position_ids=positions.expand(len(embedded), -1),
+        **inputs,
+        position_ids=positions.expand(rows, -1),
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=kept,
