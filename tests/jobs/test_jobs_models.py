@@ -63,6 +63,10 @@ CASES: dict[str, tuple[Damage, str]] = {
         changed("inputs.json", lambda content: content["pictures"].update(patch_px=8)),
         r"inputs\.json: pictures of 32 px and 16 tokens, the model takes 32 px and 4 tokens",
     ),
+    "pictures of any shape for a tower of squares": (
+        changed("inputs.json", lambda content: content["pictures"].update(aspect="native")),
+        r"inputs\.json: pictures of aspect = native, the model takes square ones\. Train",
+    ),
     "no tokenizer": (gone("tokenizer.json"), r"tokenizer\.json: cannot be read"),
     "half a tokenizer": (cut("tokenizer.json", 900), r"tokenizer\.json: not a tokenizer"),
     "a foreign tokenizer": (

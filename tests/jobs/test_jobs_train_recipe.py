@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from carnac.core.errors import InputError
 from carnac.jobs.train import TrainRecipe, check
+from carnac.jobs.train_model import Given
 from carnac.jobs.train_recipe import TrainStage, fit_tokens, stages_of
 from carnac.jobs.train_start import read_start
 from carnac.sequence.settings import PictureSettings
@@ -177,6 +178,31 @@ CASES: dict[str, Case] = {
         ("pictures", "max_tiles"),
         "the llava format cannot express this model",
     ),
+    "native pictures for a connector of whole squares": (
+        {"pictures": {"size_px": 32, "patch_px": 16, "aspect": "native"}},
+        ("model", "connector", "type"),
+        "mlp joins the patches of a whole square",
+    ),
+    "tiles that cross-attention would pass over": (
+        {
+            "model": {**MODEL_SETTINGS.model_dump(mode="json"), "family": "cross_attention"},
+            "mix": {"row_tokens": 64, "row_images": 16},
+            "stage": [{"name": "a"}, {"name": "b", "max_tiles": 2}],
+        },
+        ("model", "cross_attention", "attend"),
+        'wanted attend = "earlier", or max_tiles = 1',
+    ),
+    "a width that the language model does not tell": (
+        {
+            "model": {
+                **MODEL_SETTINGS.model_dump(mode="json"),
+                "connector": {"type": "perceiver", "hidden_like_language": True},
+                "language": {"type": "gpt2", "config": {"n_embd": 32, "n_layer": 1, "n_head": 4}},
+            }
+        },
+        ("model", "connector", "hidden_like_language"),
+        "this gpt2 does not say how wide its MLPs are inside",
+    ),
     "a stage longer than the model knows": (
         {"stage": [{"name": "a"}, {"name": "b", "row_tokens": 512}]},
         ("model", "language", "config", "max_position_embeddings"),
@@ -284,3 +310,43 @@ def test_every_folder_of_sources_is_read() -> None:
         ("source.1.shards", "shards/pairs"),
         ("heldout", "shards/heldout"),
     ]
+
+
+def affecting(**fields: Any) -> dict[str, Any]:
+    recipe = make_recipe(**fields)
+    assert recipe.model is not None
+    (stage,) = stages_of(recipe, recipe.pictures, recipe.model)
+    plan: Any = None
+    return Given(recipe=recipe, stage=stage, plan=plan, shards={}, heldout=None, origin=None).affecting
+
+
+def test_settings_that_came_later_are_in_a_key_only_where_they_are_used() -> None:
+    found = affecting()
+    assert set(found["model"]) == {"family", "vision", "connector", "language", "adapters"}
+    assert not {"aspect", "shortest_px"} & set(found["inputs"]["pictures"])
+    perceiver = {"type": "perceiver", "latents": 4, "heads": 2, "kv_heads": 2}
+    model = {**MODEL_SETTINGS.model_dump(mode="json"), "connector": perceiver}
+    assert not {"norm_epsilon", "hidden_like_language"} & set(affecting(model=model)["model"]["connector"])
+    crossed = {**model, "family": "cross_attention", "cross_attention": {"every": 1}}
+    assert affecting(model=crossed)["model"]["cross_attention"]["every"] == 1
+    native = {"size_px": 32, "patch_px": 16, "aspect": "native", "shortest_px": 16}
+    shown = affecting(model=model, pictures=native)["inputs"]["pictures"]
+    assert (shown["aspect"], shown["shortest_px"]) == ("native", 16)
+
+
+def test_a_stage_may_begin_with_a_ramp_of_its_own() -> None:
+    ramp = [{"steps": 4, "rows_per_batch": 1}]
+    first, second, third = stages(stage=[{"name": "a"}, {"name": "b", "ramp": ramp}, {"name": "c"}])
+    assert [len(stage.mix.ramp) for stage in (first, second, third)] == [0, 1, 0]
+    # 10 steps of 2 rows, then 4 of 1 row and 6 of 2: no row comes twice.
+    assert [stage.first_row for stage in (first, second, third)] == [0, 20, 36]
+
+
+def test_native_pictures_grow_from_stage_to_stage() -> None:
+    perceiver = {"type": "perceiver", "latents": 4, "heads": 2, "kv_heads": 2}
+    model = {**MODEL_SETTINGS.model_dump(mode="json"), "connector": perceiver}
+    told = [{"name": "a"}, {"name": "b", "size_px": 64, "shortest_px": 32}, {"name": "c"}]
+    native = {"size_px": 32, "patch_px": 16, "aspect": "native"}
+    found = stages(model=model, pictures=native, stage=told)
+    assert [(stage.pictures.size_px, stage.pictures.shortest_px) for stage in found] == [(32, None), (64, 32), (64, 32)]
+    assert [stage.pictures.square_tokens for stage in found] == [4, 4, 4]

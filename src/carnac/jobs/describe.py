@@ -36,13 +36,13 @@ def measure_recipe(path: Path, overrides: Sequence[str] = ()) -> ModelSize:
         raise InputError(f"{path}: a recipe of job {recipe.job!r}; only those of job 'train' describe a model.")
     if recipe.model is None:
         raise InputError(f"{path}: starts from {recipe.init_from}; carnac show of that folder tells its sizes.")
-    found = check_model(recipe.model, recipe.pictures.size_px)
+    pictures, is_random = recipe.pictures, recipe.model.language.type is not None
+    native = pictures.aspect == "native"
+    found = check_model(recipe.model, pictures.size_px, native_aspect=native, max_tiles=pictures.max_tiles)
     if found:
         raise RecipeError([loaded[0].mistake(("model", *place), sentence) for place, sentence in found])
-    is_random = recipe.model.language.type is not None
-    return measure_model(
-        build_skeleton(recipe.model, _vocabulary(recipe, is_random=is_random), recipe.pictures.size_px)
-    )
+    vocabulary = _vocabulary(recipe, is_random=is_random)
+    return measure_model(build_skeleton(recipe.model, vocabulary, pictures.size_px, native_aspect=native))
 
 
 def _vocabulary(recipe: TrainRecipe, *, is_random: bool) -> Vocabulary:

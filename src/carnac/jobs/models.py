@@ -96,6 +96,18 @@ def _check_fit(folder: Path, opened: OpenModel) -> None:
             f"{folder / INPUTS_FILE}: pictures of {pictures.size_px} px and {tokens} tokens, the model takes "
             f"{model.image_size_px} px and {model.tokens_per_image} tokens. Train the model again."
         )
+    _check_aspect(folder, opened)
+
+
+def _check_aspect(folder: Path, opened: OpenModel) -> None:
+    from carnac.model.towers import NATIVE
+
+    wanted = "native" if opened.model.vision.config.model_type == NATIVE else "square"
+    if opened.inputs.pictures.aspect != wanted:
+        raise InputError(
+            f"{folder / INPUTS_FILE}: pictures of aspect = {opened.inputs.pictures.aspect}, the model takes {wanted} "
+            "ones. Train the model again."
+        )
 
 
 def fitted_pictures(pictures: PictureSettings, model: ModelSettings) -> PictureSettings:

@@ -75,14 +75,29 @@ def _check_names(recipe: TrainRecipe) -> Found:
 
 def _check_model(recipe: TrainRecipe, model: ModelSettings) -> Found:
     from carnac.model.check import check_model
+    from carnac.model.towers import known_config
 
-    size_px = recipe.pictures.size_px
-    for place, sentence in check_model(model, size_px):
+    pictures = recipe.pictures
+    native = pictures.aspect == "native"
+    wrong = check_model(model, pictures.size_px, native_aspect=native, max_tiles=_most_tiles(recipe, pictures))
+    for place, sentence in wrong:
         yield ("model", *place), sentence
+    try:
+        if not wrong:
+            model.over(known_config("language", model.language))
+    except InputError as error:
+        yield ("model", "connector", "hidden_like_language"), str(error)
+
+
+def _most_tiles(recipe: TrainRecipe, pictures: PictureSettings) -> int:
+    """Return the tiles along a picture's longest side in the stage that has most."""
+    return max([pictures.max_tiles, *(stage.max_tiles or 1 for stage in recipe.stages)])
 
 
 def _check_start(recipe: TrainRecipe, start: Start) -> Found:
     """Yield what a recipe says beside init_from although the model brings it: it would be passed over."""
+    from carnac.model.check import check_model
+
     # A kept recipe spells out every default: those are no contradiction.
     if recipe.tokenizer != TokenizerSettings():
         yield ("tokenizer",), f"the model of init_from ({start.folder}) brings its own; leave [tokenizer] out."
@@ -90,6 +105,14 @@ def _check_start(recipe: TrainRecipe, start: Start) -> Found:
     if "patch_px" in recipe.pictures.model_fields_set and recipe.pictures.patch_px != patch_px:
         message = f"the tower of init_from ({start.folder}) has patches of {patch_px} px; leave it out."
         yield ("pictures", "patch_px"), message
+    aspect = start.pictures.aspect
+    if "aspect" in recipe.pictures.model_fields_set and recipe.pictures.aspect != aspect:
+        message = f"the tower of init_from ({start.folder}) was trained with aspect = {aspect}; leave it out."
+        yield ("pictures", "aspect"), message
+    tiles = _most_tiles(recipe, recipe.pictures if "max_tiles" in recipe.pictures.model_fields_set else start.pictures)
+    for place, sentence in check_model(start.settings, max_tiles=tiles):
+        if place[0] == "cross_attention":  # what else its settings say, training has proved
+            yield ("init_from",), sentence
 
 
 @dataclass(slots=True)
@@ -217,7 +240,10 @@ def _check_export(recipe: TrainRecipe, model: ModelSettings, name: FormatName) -
         return
     pictures = _last_pictures(recipe, model)
     text = tower_config("language", language, {}) if language.type else trained_config("language", language)
-    described = describe_settings(model, vision_config(vision, pictures.size_px), text, pictures)
+    native = pictures.aspect == "native"
+    described = describe_settings(
+        model.over(text), vision_config(vision, pictures.size_px, native_aspect=native), text, pictures
+    )
     yield from refusals(name, described)
 
 

@@ -43,19 +43,29 @@ class Given:
 
     @property
     def affecting(self) -> dict[str, Any]:
-        """The settings that the model depends on; where checkpoints fall and what is looked at changes no weight."""
+        """The settings that the model depends on; where checkpoints fall and what is looked at changes no weight.
+
+        Settings that came later count where they are used, so that a model that was trained before them is still good.
+        """
         stage, model = self.stage, self.recipe.model if self.origin is None else None
         unseen: Any = {"checkpoints": True, "monitor": True, "compute": {"peak_tflops"}}
+        unused = {"trained"} if model is None or model.cross_attention else {"trained", "cross_attention"}
         return {
-            "model": None if model is None else model.model_dump(mode="json", exclude={"trained"}),
+            "model": None if model is None else model.model_dump(mode="json", exclude=unused),
             "trained": list(stage.trained),
             "adapters": None if stage.adapters is None else stage.adapters.model_dump(mode="json"),
             "merge_adapters": stage.merge,
             "mix": stage.mix.affecting_batches(),
             "first_row": stage.first_row,
             "training": stage.training.model_dump(mode="json", exclude=unseen),
-            "inputs": self.inputs.model_dump(mode="json"),
+            "inputs": _affecting_inputs(self.inputs),
         }
+
+
+def _affecting_inputs(inputs: InputSettings) -> dict[str, Any]:
+    """Return the settings of inputs that a model depends on, those of native pictures only where they are native."""
+    unused: Any = {} if inputs.pictures.aspect == "native" else {"pictures": {"aspect", "shortest_px"}}
+    return inputs.model_dump(mode="json", exclude=unused)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +136,8 @@ def _new_model(given: Given, words: LoadedTokenizer) -> MultimodalModel:
     if origin is None:
         assert model is not None
         changes = {"trained": stage.trained, "adapters": stage.adapters or model.adapters}
-        return build_model(model.model_copy(update=changes), vocabulary, size_px, seed)
+        native = stage.pictures.aspect == "native"
+        return build_model(model.model_copy(update=changes), vocabulary, size_px, seed, native_aspect=native)
     started = start_from(
         origin,
         trained=stage.trained,

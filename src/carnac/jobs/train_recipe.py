@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from carnac.core.places import Folder, Place
-from carnac.mix.settings import MixSettings, MixtureSettings, SourceSettings
+from carnac.mix.settings import MixSettings, MixtureSettings, RampSettings, SourceSettings
 from carnac.model.check import square_places
 from carnac.model.settings import AdapterSettings, ModelSettings, Part
 from carnac.recipe.settings import Reads, Recipe, Settings, Writes
@@ -35,10 +35,16 @@ class StageSettings(Settings):
         default=False, description="whether earlier adapters are merged into the weights first"
     )
     size_px: int | None = Field(default=None, ge=1, description="side of a square that the vision tower is shown")
+    shortest_px: int | None = Field(
+        default=None, ge=1, description="of native pictures: a shorter side is stretched to this"
+    )
     max_tiles: int | None = Field(default=None, ge=1, le=6, description="tiles along a picture's longest side")
     row_tokens: int | None = Field(default=None, ge=2, description="positions of a row")
     row_images: int | None = Field(default=None, ge=0, description="images of a row at most")
     rows_per_batch: int | None = Field(default=None, ge=1, description="rows of a global batch")
+    ramp: tuple[RampSettings, ...] = Field(
+        default=(), strict=False, description="smaller batches at the beginning of the stage, as in [mix]"
+    )
     weights: dict[str, float] | None = Field(
         default=None, description="weights by the names of the sources; a source that is left out is not mixed"
     )
@@ -79,13 +85,13 @@ class TrainRecipe(Recipe):
     init_from: Path | None = Field(
         default=None,
         description="a model to go on from instead of [model]: the output of a train recipe, one of its checkpoints, "
-        "or an exported Idefics3 or LLaVA folder",
+        "or an exported Idefics, Idefics2, Idefics3 or LLaVA folder",
     )
     training: TrainSettings = Field(description="the training run")
     stages: tuple[StageSettings, ...] = Field(
         default=(), alias="stage", strict=False, description="stages of training, one after another: [[stage]] tables"
     )
-    export: Literal["idefics3", "llava"] | None = Field(
+    export: Literal["idefics", "idefics2", "idefics3", "llava"] | None = Field(
         default=None, description="a format that the model is to be exported to later: check says what cannot be"
     )
 
@@ -194,11 +200,12 @@ def _settled(stage: TrainStage, recipe: TrainRecipe) -> TrainStage:
 
 def _changed(before: TrainStage, told: StageSettings, recipe: TrainRecipe, *, last: bool) -> TrainStage:
     """Return the stage that `told` makes of the one before it."""
-    sizes = {name: getattr(told, name) for name in ("size_px", "max_tiles") if getattr(told, name) is not None}
+    shown = ("size_px", "shortest_px", "max_tiles")
+    sizes = {name: getattr(told, name) for name in shown if getattr(told, name) is not None}
     names = ("row_tokens", "row_images", "rows_per_batch")
     mix: dict[str, object] = {name: getattr(told, name) for name in names if getattr(told, name) is not None}
-    if before.name:
-        mix["ramp"] = ()  # a ramp-up is the beginning of the whole training
+    if before.name or told.ramp:
+        mix["ramp"] = told.ramp  # that of [mix] is the beginning of the whole training
     training = {name: getattr(told, name) for name in ("optimizer", "schedule") if getattr(told, name) is not None}
     training["steps"] = told.steps or recipe.training.steps
     sources = before.sources

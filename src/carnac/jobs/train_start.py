@@ -18,8 +18,8 @@ from carnac.sequence.tokenizer import FILE_NAME as TOKENIZER_FILE
 CONFIG_FILE = "config.json"
 OURS = ("carnac-model-1", "carnac-adapters-1")
 WANTED = (
-    "Wanted the output folder of a finished train recipe, one of its checkpoints, or an exported Idefics3 or LLaVA "
-    "folder"
+    "Wanted the output folder of a finished train recipe, one of its checkpoints, or an exported Idefics, Idefics2, "
+    "Idefics3 or LLaVA folder"
 )
 
 
@@ -47,7 +47,8 @@ class Start:
 
         Raises ValueError where they do not go together.
         """
-        written = {name: getattr(asked, name) for name in asked.model_fields_set if name not in ("tokens", "patch_px")}
+        brought = ("tokens", "patch_px", "aspect")
+        written = {name: getattr(asked, name) for name in asked.model_fields_set if name not in brought}
         if asked.normalisation == "tower":
             for name in ("mean", "std", "normalisation"):
                 written.pop(name, None)
@@ -90,7 +91,7 @@ def _ours(folder: Path, content: dict[str, Any]) -> Start:
 
 def _exported(folder: Path) -> Start:
     from carnac.model.check import square_places
-    from carnac.model.formats.folders import read_settings
+    from carnac.model.formats.folders import language_of, read_settings
     from carnac.model.formats.pictures import read_pictures
     from carnac.model.vision import num_features, square_px
 
@@ -103,7 +104,7 @@ def _exported(folder: Path) -> Start:
         tokens=square_places(settings, num_features(vision, settings.vision)),
         model_type=vision.model_type,
     )
-    longest = _longest(config.text_config.to_dict())
+    longest = _longest(language_of(config).to_dict())
     return Start(folder=folder, settings=settings, pictures=pictures, tokenizer_file=None, longest=longest)
 
 

@@ -30,7 +30,9 @@ ALIASES = {
     "num_hidden_layers": ("n_layer", "num_layers"),
     "num_attention_heads": ("n_head", "num_heads"),
 }
+BLOCKS = "cross attention"  # trained with the connector, told apart from it
 PARTS = tuple(part.replace("_", " ") for part in TRAINED_PARTS)
+PARTS = (*PARTS[:2], BLOCKS, *PARTS[2:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,23 +126,25 @@ def measure_shapes(
     counts = dict.fromkeys(PARTS, 0)
     rows = 0
     for name, shape in shapes.items():
-        part = part_of(name).replace("_", " ")
+        part = BLOCKS if name.startswith("fusion.") else part_of(name).replace("_", " ")
         counts[part] += math.prod(shape)
         rows = shape[0] if part == "added tokens" else rows
     adapters = settings.adapters
     kinds = {
         "vision": _backbone_kind(towers["vision"]),
         "connector": settings.connector.type,
+        BLOCKS: f"gated blocks, one for every {settings.blocks.every} layers",
         "language": _backbone_kind(towers["language"]),
         "added tokens": f"{rows} rows",
         "adapters": "" if adapters is None else f"{'DoRA' if adapters.dora else 'LoRA'} of rank {adapters.rank}",
     }
-    trained = {*settings.trained, "adapters"} | ({"added tokens"} if "added_tokens" in settings.trained else set())
+    trained = {*(part.replace("_", " ") for part in settings.trained), "adapters"}
+    trained |= {BLOCKS} if "connector" in trained else set()
     return ModelSize(
         parts=tuple(
             PartSize(name=name, kind=kinds[name], parameters=count, trained=count if name in trained else 0)
             for name, count in counts.items()
-            if count or name in PARTS[:3]
+            if count or name in ("vision", "connector", "language")
         ),
         image_size_px=_square_px(towers["vision"]),
         tokens_per_image=tokens_per_image,

@@ -23,7 +23,8 @@ def size_text(size: ModelSize) -> str:
     for part in size.parts:
         table.add_row(part.name, f"{part.parameters:,}", f"{part.trained:,}", part.kind)
     table.add_row("all", f"{size.parameters:,}", f"{size.trained:,}", "")
-    squares = f"squares of {size.image_size_px} px, {size.tokens_per_image} image tokens each"
+    tokens = "1 place in a row" if size.tokens_per_image == 1 else f"{size.tokens_per_image} image tokens"
+    squares = f"squares of {size.image_size_px} px, {tokens} each"
     memory = (
         f"memory in fp32: weights {_amount(size.weight_bytes)}; in training {_amount(size.training_bytes)} with "
         f"gradients and AdamW's moments, activations on top; cache of {_amount(size.cache_bytes)} per token"
