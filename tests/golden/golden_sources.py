@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 CORPUS = "of the job perplexity: tests/curate hold its numbers to those of lmplz"
 EXCEPTIONS = (
     ("model", "weights and losses are sums of floats, whose order the processor chooses"),
+    ("sweep", "losses of many models"),
     ("evaluation", "losses of a model"),
     ("questions", "a model's answers"),
     ("chat", "tokens drawn from a model's probabilities"),

@@ -15,7 +15,8 @@ from carnac.recipe.settings import Recipe
 from carnac.recipe.source import Location
 
 JOBS = (
-    "crawl", "adopt", "images", "perplexity", "curate", "shards", "conversations", "train", "evaluate", "ask", "chat",
+    "crawl", "adopt", "images", "perplexity", "curate", "shards", "conversations", "train", "sweep", "evaluate",
+    "ask", "chat",
 )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ JOBS = {"documents": ("crawl", "adopt"), "images": ("images",), "archived": ("im
         "repeats": ("curate",), "repeat_keys": ("curate",), "shards": ("shards", "conversations"),
         "routes": ("shards",), "gather": ("shards",),
         "tokenizer": ("train",), "pieces": ("train",), "plan": ("train",), "model": ("train",),
-        "evaluation": ("evaluate",), "questions": ("ask",), "chat": ("chat",)}  # fmt: skip
+        "sweep": ("sweep",), "evaluation": ("evaluate",), "questions": ("ask",), "chat": ("chat",)}  # fmt: skip
 SOUND = {"documents": ("documents",), "shards": ("samples", "emptied"), "chat": ("prompts",)}
 
 

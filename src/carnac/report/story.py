@@ -77,7 +77,7 @@ STEPS_OF_SHARDS = ("routes", "gather", "card_parts", "card")
 SEARCHES = ("repeat_keys", "repeats", "listed", "contaminated")
 ORDER = ("documents", "signals", "image_signals", *SEARCHES, "masks", *STEPS_OF_CURATION,
          *STEPS_OF_IMAGES, "images", *STEPS_OF_SHARDS,
-         "shards", "tokenizer", "pieces", "plan", "model", "evaluation", "questions", "chat")  # fmt: skip
+         "shards", "tokenizer", "pieces", "plan", "model", "sweep", "evaluation", "questions", "chat")  # fmt: skip
 
 
 def read_story(folder: Place) -> Story:

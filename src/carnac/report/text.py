@@ -21,6 +21,7 @@ from carnac.report.questions import answers_text, questions_text
 from carnac.report.samples import facts_of, image_names, samples
 from carnac.report.slowest import slowest_text
 from carnac.report.story import Story, read_story
+from carnac.report.sweep import sweeps_text
 from carnac.report.training_text import training_text
 from carnac.serve.terminal import printable
 
@@ -31,6 +32,7 @@ def describe(folder: Place, *, brief: bool = False) -> str:
     images = images_text(story, brief=brief)
     figures = [funnel_table(story.funnel), model_text(story), training_text(story, brief=brief), evaluation_text(story)]
     figures.append(questions_text(story, brief=brief))
+    figures.append(sweeps_text(story, brief=brief))
     alone = len(story.stages) == 1
     if brief:
         sections = [figures[0], images, *figures[1:], _chats(story, 1)]
@@ -99,7 +101,7 @@ def _columns(manifest: Manifest) -> str:
 
 
 def _rows(manifest: Manifest) -> str:
-    if manifest.stage in ("chat", "questions"):
+    if manifest.stage in ("chat", "questions", "sweep"):
         return ""
     return "\n".join(textwrap.fill(row, WIDTH, subsequent_indent="  ") for row in some_rows(manifest, 3))
 
@@ -109,10 +111,10 @@ def model_text(story: Story) -> str:
     if not story.model:
         return ""
     towers = " + ".join(str(story.model.get(name, {}).get("model_type")) for name in ("vision", "language"))
-    return (
-        f"model: {towers}, {story.model.get('parameters', 0):,} parameters, "
-        f"{story.model.get('tokens_per_image')} tokens per picture"
-    )
+    pictures = f"{story.model.get('tokens_per_image')} tokens per picture"
+    if story.model.get("settings", {}).get("family") == "cross_attention":
+        pictures = "pictures read by cross-attention"
+    return f"model: {towers}, {story.model.get('parameters', 0):,} parameters, {pictures}"
 
 
 def evaluation_text(story: Story) -> str:
