@@ -22,7 +22,7 @@ from carnac.model.formats.idefics_names import (
     their_block,
     their_resampler,
 )
-from carnac.model.formats.language_model import refuse_language
+from carnac.model.formats.language_model import inside_of, refuse_language
 from carnac.model.settings import ConnectorSettings, CrossAttentionSettings, ResamplerSettings, VisionSettings
 from carnac.model.towers import side_of
 
@@ -131,8 +131,7 @@ def their_tensors(
             found[their_resampler(name)] = tensor
     heads = described.language.num_attention_heads
     shared = heads // (described.language.num_key_value_heads or heads)
-    for name, tensor in language.items():
-        theirs = TEXT + name.removeprefix(f"{body}.") if name.startswith(f"{body}.") else name
+    for theirs, tensor in inside_of(TEXT, language, body).items():
         is_shared = theirs.endswith(("self_attn.k_proj.weight", "self_attn.v_proj.weight"))
         found[theirs] = _repeated(tensor, heads // shared, shared) if is_shared else tensor
     return _split(found, described.added_rows, tied=described.language.tie_word_embeddings)

@@ -14,7 +14,7 @@ from carnac.core.errors import InputError
 from carnac.model.formats.description import Description, Reason
 from carnac.model.formats.idefics3 import VISION_FIELDS
 from carnac.model.formats.idefics3 import VISION_TYPES as SQUARE_TYPES
-from carnac.model.formats.language_model import refuse_language
+from carnac.model.formats.language_model import inside_of, refuse_language
 from carnac.model.formats.positions import nearest_sides, numbers_patches_in_order
 from carnac.model.settings import ConnectorSettings, PerceiverSettings, VisionSettings
 
@@ -140,9 +140,7 @@ def their_tensors(
         if missing and name.startswith("mlp."):
             tensor = pad(tensor, (0, missing) if name == "mlp.down.weight" else (0, 0, 0, missing))  # noqa: PLW2901
         found[CONNECTOR + _their_name(name)] = tensor
-    for name, tensor in language.items():
-        found[TEXT + name.removeprefix(f"{body}.") if name.startswith(f"{body}.") else name] = tensor
-    return found
+    return found | inside_of(TEXT, language, body)
 
 
 def our_vision(config: Any) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from carnac.model.formats.description import Description, Reason
-from carnac.model.formats.language_model import refuse_language
+from carnac.model.formats.language_model import inside_of, refuse_language
 from carnac.model.formats.positions import nearest_sides, numbers_patches_in_order
 from carnac.model.settings import ConnectorSettings, MlpSettings, PixelShuffleSettings, VisionSettings
 
@@ -93,9 +93,7 @@ def their_tensors(
     found = {VISION + _bare(name): tensor for name, tensor in vision.items() if not _bare(name).startswith("head.")}
     shuffled = isinstance(described.settings.connector, PixelShuffleSettings)
     found[PROJECTION] = connector["projection.weight" if shuffled else "down.weight"]
-    for name, tensor in language.items():
-        found[TEXT + name.removeprefix(f"{body}.") if name.startswith(f"{body}.") else name] = tensor
-    return found
+    return found | inside_of(TEXT, language, body)
 
 
 def our_vision(config: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What both formats ask of the language model: transformers gives them its body and one plain output layer.
+"""What formats ask of the language model, and where its tensors go: transformers gives them its body and a plain head.
 
 Their classes run `AutoModel`'s body and multiply its last states by `lm_head.weight`. Whatever else a causal language
 model does to its logits (caps, scales, a bias) gets lost there without a word.
@@ -6,10 +6,13 @@ model does to its logits (caps, scales, a bias) gets lost there without a word.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from carnac.model.formats.description import Reason
+
+if TYPE_CHECKING:
+    import torch
 
 # Fields of transformers' configurations that change the logits, and the value that changes nothing.
 LOGIT_FIELDS: dict[str, float | None] = {
@@ -33,6 +36,14 @@ def refuse_language(config: Any) -> Iterator[Reason]:
     if kind in OTHER_HEADS:
         sentence = f"{kind} has an output layer with a bias or a scale, which the format's class leaves out"
         yield ("model", "language"), sentence
+
+
+def inside_of(prefix: str, language: Mapping[str, torch.Tensor], body: str) -> dict[str, torch.Tensor]:
+    """Return a language model's tensors by their names in a composed class: its `body` stands behind `prefix`."""
+    return {
+        prefix + name.removeprefix(f"{body}.") if name.startswith(f"{body}.") else name: tensor
+        for name, tensor in language.items()
+    }
 
 
 def refuse_built_language(language: Any) -> str | None:

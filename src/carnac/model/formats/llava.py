@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from carnac.core.errors import InputError
 from carnac.model.formats.description import LEADING_TOKENS, Description, Reason
-from carnac.model.formats.language_model import refuse_language
+from carnac.model.formats.language_model import inside_of, refuse_language
 from carnac.model.settings import ConnectorSettings, MlpSettings, VisionSettings
 
 if TYPE_CHECKING:
@@ -95,9 +95,7 @@ def their_tensors(
     found = {VISION + name: tensor for name, tensor in vision.items()}
     for name, tensor in _projector(connector, described.language.hidden_size).items():
         found[PROJECTOR + name] = tensor
-    for name, tensor in language.items():
-        found[TEXT + name.removeprefix(f"{body}.") if name.startswith(f"{body}.") else name] = tensor
-    return found
+    return found | inside_of(TEXT, language, body)
 
 
 def our_vision(config: Any) -> Any:
