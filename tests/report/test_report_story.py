@@ -90,6 +90,16 @@ def test_a_checkpoint_alone_is_a_model(tmp_path: Path) -> None:
     assert "1.2 M" in render(read_story(tmp_path))
 
 
+def test_checkpoints_that_come_and_go_are_passed_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is being written is no model yet; one that was removed since the folder was listed is none any more."""
+    write_model_files(tmp_path / "checkpoints" / "step-00000004")
+    (tmp_path / "checkpoints" / ".step-00000005-77").mkdir()
+    (tmp_path / "checkpoints" / ".step-00000005-77" / "config.json").write_text("{")
+    names = [".step-00000005-77/config.json", "step-00000003/config.json", "step-00000004/config.json"]
+    monkeypatch.setattr("carnac.report.story.names_below", lambda _: [f"checkpoints/{name}" for name in names])
+    assert describe(tmp_path).startswith("model: siglip_vision_model + llama, 1,234,567 parameters")
+
+
 def test_a_run_killed_in_training(run: Path) -> None:
     """No manifest yet, metrics with half a line at the end, the weights only in a checkpoint."""
     (run / "model" / "manifest.json").unlink()

@@ -175,10 +175,20 @@ def _every_json(
 
 
 def _model(folder: Place, names: Sequence[str]) -> tuple[dict[str, Any] | None, Place | None]:
-    """Return a model's configuration and its folder."""
+    """Return a model's configuration and its folder.
+
+    Of a run under way checkpoints come and go: one that is not whole yet is none, one that has gone since is passed by.
+    """
     for name in _named(names, "config.json"):
         path = folder / name
-        content = _read_json(path)
+        if any(part.startswith(".") for part in name.split("/")):
+            continue
+        try:
+            content = _read_json(path)
+        except InputError:
+            if path.parent.exists():
+                raise
+            continue
         if str(content.get("format", "")).startswith("carnac-model"):
             return content, path.parent
     return None, None
